@@ -1,0 +1,224 @@
+"""What a version's network is (JSON) and what it weighs (safetensors): checked values, no TensorFlow.
+
+The two are stored apart. Names and shapes of the weights are those that `keras.layers.LSTM` and
+`keras.layers.GRU(reset_after=True)` use, so that plain Keras can load them as they are:
+
+    layer{i}.kernel     (fan_in, G·U)              G = 4 gates i,f,c,o (LSTM) or 3 gates z,r,h (GRU)
+    layer{i}.recurrent  (U, G·U)
+    layer{i}.bias       (4·U,) LSTM, (2, 3·U) GRU
+    head.kernel         (U_top [+ I], H)
+    head.bias           (H,)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import VersionError
+
+ARCHITECTURE_FORMAT = 1
+MAX_JSON_BYTES = 1 << 20
+MAX_UNITS = 1024
+MAX_LAYERS = 8
+MAX_HORIZON = 1024
+MAX_FEATURES = 256
+MAX_LAGS = 4096
+MAX_PERIOD_STEPS = 1_000_000
+MAX_SQUASH = 100.0
+
+Float32 = NDArray[np.float32]
+Weights = dict[str, Float32]
+
+
+class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which numbers the network sees at each step, all derived from the series state.
+
+    `lags` counts differences to the target's last values, (x_{t-k} − x_t)/S for k = 1…lags;
+    `season_lags` names the k of (x_{t+k-p} − x_t)/S, one period p back. `squash` is the c of c·tanh(·/c).
+    """
+
+    level: bool = True
+    delta: bool = True
+    lags: int = 24
+    season_lags: tuple[int, ...] = ()
+    calendar: bool = True
+    missing: bool = True
+    squash: float = 3.0
+
+
+class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The network of a version, without its weights.
+
+    `units` holds one number a stacked layer, bottom first. `gain` holds g_k, one a lead: in the
+    "correction" form a forecast is x_t + S_t·g_k·f_k, in the "plain" form level_t + S_t·f_k.
+
+    Raises:
+        VersionError: a value is outside what this killick can run.
+    """
+
+    format: int = ARCHITECTURE_FORMAT
+    cell: Literal["lstm", "gru"] = "lstm"
+    units: tuple[int, ...] = (32,)
+    horizon: int
+    form: Literal["correction", "plain"] = "correction"
+    features: tuple[str, ...]
+    target: str
+    inputs: Inputs = Inputs()
+    gain: tuple[float, ...]
+    interval_ms: int
+    period_steps: int
+    head_inputs: bool = True
+
+    def __post_init__(self) -> None:
+        _check_format(self.format)
+        if self.cell not in ("lstm", "gru"):
+            raise VersionError(f"cell is {self.cell!r}", "use 'lstm' or 'gru'")
+        if self.form not in ("correction", "plain"):
+            raise VersionError(f"form is {self.form!r}", "use 'correction' or 'plain'")
+        _within("number of layers", len(self.units), 1, MAX_LAYERS)
+        for layer, units in enumerate(self.units):
+            _within(f"units of layer {layer}", units, 1, MAX_UNITS)
+        _within("horizon", self.horizon, 1, MAX_HORIZON)
+        _within("interval_ms", self.interval_ms, 1, 1 << 53)
+        _within("period_steps", self.period_steps, 1, MAX_PERIOD_STEPS)
+        _check_features(self.features, self.target)
+        _check_inputs(self.inputs, self.period_steps)
+        if len(self.gain) != self.horizon:
+            raise VersionError(f"gain has {len(self.gain)} values for {self.horizon} leads", "give one value a lead")
+        for lead, gain in enumerate(self.gain, 1):
+            if not (math.isfinite(gain) and 0.0 < gain <= 1e6):
+                raise VersionError(f"gain of lead {lead} is {gain}", "it must be above 0 and at most 1e6")
+        if self.input_size == 0:
+            raise VersionError("the network has no inputs", "switch at least one kind of input on")
+
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the I inputs in the order in which the network takes them."""
+        chosen = self.inputs
+        names: list[str] = []
+        if chosen.level:
+            names += [f"level.{feature}" for feature in self.features]
+        if chosen.delta:
+            names += [f"delta.{feature}" for feature in self.features]
+        names += [f"lag.{k}" for k in range(1, chosen.lags + 1)]
+        names += [f"season.{k}" for k in chosen.season_lags]
+        if chosen.calendar:
+            names += ["hour.sin", "hour.cos", "weekday.sin", "weekday.cos"]
+        if chosen.missing:
+            names += [f"missing.{feature}" for feature in self.features]
+        return tuple(names)
+
+    @property
+    def input_size(self) -> int:
+        """The number of inputs, I."""
+        chosen = self.inputs
+        per_feature = int(chosen.level) + int(chosen.delta) + int(chosen.missing)
+        return per_feature * len(self.features) + chosen.lags + len(chosen.season_lags) + 4 * int(chosen.calendar)
+
+    @property
+    def ring_steps_needed(self) -> int:
+        """How many steps before the present one the series state must keep for these inputs."""
+        chosen = self.inputs
+        season = [self.period_steps - k for k in chosen.season_lags]
+        return max([int(chosen.delta), chosen.lags, *season])
+
+    @property
+    def states_per_unit(self) -> int:
+        """2 for an LSTM (h and c), 1 for a GRU (h)."""
+        return 2 if self.cell == "lstm" else 1
+
+    @property
+    def carried_size(self) -> int:
+        """Numbers carried per series, S: [layer0.h, layer0.c, layer1.h, …]."""
+        return self.states_per_unit * sum(self.units)
+
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name → shape of every weight, in the order of the module's docstring."""
+        gates = 4 if self.cell == "lstm" else 3
+        shapes: dict[str, tuple[int, ...]] = {}
+        fan_in = self.input_size
+        for layer, units in enumerate(self.units):
+            shapes[f"layer{layer}.kernel"] = (fan_in, gates * units)
+            shapes[f"layer{layer}.recurrent"] = (units, gates * units)
+            shapes[f"layer{layer}.bias"] = (4 * units,) if self.cell == "lstm" else (2, 3 * units)
+            fan_in = units
+        head_in = fan_in + (self.input_size if self.head_inputs else 0)
+        shapes["head.kernel"] = (head_in, self.horizon)
+        shapes["head.bias"] = (self.horizon,)
+        return shapes
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of trained numbers."""
+        return sum(math.prod(shape) for shape in self.weight_shapes().values())
+
+    def to_json(self) -> bytes:
+        """The architecture as JSON, always the same bytes for the same values."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Architecture:
+        """The architecture that `to_json` wrote.
+
+        Raises:
+            VersionError: not JSON, an unknown format or field, or a value out of range.
+        """
+        if len(data) > MAX_JSON_BYTES:
+            raise VersionError(f"an architecture of {len(data)} bytes, the limit is {MAX_JSON_BYTES}")
+        try:
+            _check_format(msgspec.json.decode(data, type=_Format).format)
+            return msgspec.json.decode(data, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise VersionError(f"the architecture can't be read: {error}") from error
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the JSON, in hexadecimal."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+
+class _Format(msgspec.Struct):
+    """The one field that is read before all others."""
+
+    format: int
+
+
+def _check_format(number: int) -> None:
+    if number != ARCHITECTURE_FORMAT:
+        raise VersionError(
+            f"architecture format {number}, this killick reads {ARCHITECTURE_FORMAT}",
+            "use the killick that wrote it, or a newer one",
+        )
+
+
+def _within(subject: str, value: int, lowest: int, highest: int) -> None:
+    if not lowest <= value <= highest:
+        raise VersionError(f"{subject} is {value}", f"it must be {lowest} to {highest}")
+
+
+def _check_features(features: tuple[str, ...], target: str) -> None:
+    _within("number of features", len(features), 1, MAX_FEATURES)
+    if len(set(features)) != len(features):
+        raise VersionError(f"features {list(features)} repeat a name", "name each feature once")
+    for name in features:
+        if not 1 <= len(name) <= 200:
+            raise VersionError(f"a feature's name has {len(name)} characters", "it must have 1 to 200")
+    if target not in features:
+        raise VersionError(f"target {target!r} is not among the features {list(features)}", "add it to them")
+
+
+def _check_inputs(inputs: Inputs, period_steps: int) -> None:
+    _within("inputs.lags", inputs.lags, 0, MAX_LAGS)
+    if len(inputs.season_lags) > MAX_LAGS:
+        raise VersionError(f"inputs.season_lags has {len(inputs.season_lags)} values", f"at most {MAX_LAGS}")
+    if len(set(inputs.season_lags)) != len(inputs.season_lags):
+        raise VersionError(f"inputs.season_lags {list(inputs.season_lags)} repeat a lead", "name each once")
+    for k in inputs.season_lags:
+        _within("inputs.season_lags", k, 1, period_steps - 1)
+    if not (math.isfinite(inputs.squash) and 0.0 < inputs.squash <= MAX_SQUASH):
+        raise VersionError(f"inputs.squash is {inputs.squash}", f"it must be above 0 and at most {MAX_SQUASH:g}")
