@@ -1,0 +1,1 @@
+"""Top floor: processes and people; the only floor with entry points."""

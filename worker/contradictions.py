@@ -1,0 +1,70 @@
+"""Settings that are possible alone and not together: one line each, with the cure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.sections import KafkaSettings, ModelSettings, NetworkSettings, RedisSettings, TrainingSettings
+
+MAX_RING_STEPS = 1_000_000
+MAX_HELD_OUT = 0.6
+
+
+def of_model(model: ModelSettings) -> Iterator[str]:
+    """What contradicts itself in [model]."""
+    if len(set(model.features)) != len(model.features):
+        yield f"model.features = {', '.join(model.features)}: a name stands there twice: leave one out"
+    if model.target not in model.features:
+        yield (
+            f"model.target = {model.target!r} is not among model.features = {', '.join(model.features)}: "
+            "add it there, or name one of them"
+        )
+    if model.period.ms % model.interval.ms:
+        yield (
+            f"model.period = {model.period} is not a multiple of model.interval = {model.interval}: "
+            "set the cycle's length in whole steps"
+        )
+    if model.max_gap >= model.period:
+        yield f"model.max_gap = {model.max_gap} is not below model.period = {model.period}: shorten it"
+    if model.half_life < model.interval:
+        yield f"model.half_life = {model.half_life} is below model.interval = {model.interval}: lengthen it"
+
+
+def of_network(network: NetworkSettings, period_steps: int, ring_steps: int, needed: int) -> Iterator[str]:
+    """What the inputs of [network] ask of a ring of `ring_steps` and do not get."""
+    longest = max(network.season_lags, default=0)
+    if longest and longest >= period_steps:
+        yield f"network.season_lags = {longest} is not below the period of {period_steps} steps: leave it out"
+    elif ring_steps < needed:
+        yield f'model.ring = {ring_steps} is below the {needed} that period and lags need: set it to "auto"'
+    elif ring_steps > MAX_RING_STEPS:
+        yield (
+            f"{ring_steps} steps would be kept for each series, the limit is {MAX_RING_STEPS}: "
+            "set a longer model.interval or a shorter model.period"
+        )
+
+
+def of_services(kafka: KafkaSettings, redis: RedisSettings) -> Iterator[str]:
+    """What contradicts itself in [kafka] and [redis]."""
+    topics = (kafka.observations, kafka.predictions, kafka.dead_letters)
+    if len(set(topics)) != len(topics):
+        yield f"kafka topics {', '.join(topics)}: two are the same: give each its own"
+    if kafka.security_protocol.startswith("SASL") and not kafka.username:
+        yield f"kafka.username is empty and kafka.security_protocol = {kafka.security_protocol}: set it"
+    if kafka.password is not None and kafka.password_file:
+        yield "kafka.password and kafka.password_file are both set: leave one out"
+    if redis.password is not None and redis.password_file:
+        yield "redis.password and redis.password_file are both set: leave one out"
+
+
+def of_training(training: TrainingSettings) -> Iterator[str]:
+    """What [training] holds out that it would need to learn from."""
+    held_out = training.validation + training.evaluation
+    if held_out > MAX_HELD_OUT:
+        yield (
+            f"training.validation + training.evaluation = {held_out:g} is above {MAX_HELD_OUT} of the span: "
+            "leave more to train on"
+        )

@@ -1,0 +1,269 @@
+"""The settings by section: names, limits, defaults and the one line that documents each.
+
+Reading them (file, environment, refusals) is `worker/settings.py`; nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SecretStr,
+    WithJsonSchema,
+)
+
+from models.errors import ConfigError
+from worker.durations import PATTERN, Duration, parse_duration
+
+MAX_HORIZON = 1_024
+MAX_FEATURES = 256
+MAX_LAGS = 1_024
+AUTO_RING_STEPS = 25
+
+
+def _read_duration(value: object) -> Duration:
+    if isinstance(value, Duration):
+        return value
+    if not isinstance(value, str):
+        raise ValueError('a duration is text with a unit, such as "15min"')  # noqa: TRY004 - pydantic's protocol
+    try:
+        return parse_duration(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _above_zero(value: Duration) -> Duration:
+    if value.ms <= 0:
+        raise ValueError("must be longer than 0")
+    return value
+
+
+def _read_list(value: object) -> object:
+    """A list as it is; from text (the environment) either JSON or names with commas between them."""
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        return json.loads(value)
+    return [item.strip() for item in value.split(",")] if value.strip() else []
+
+
+Length = Annotated[
+    Duration,
+    PlainValidator(_read_duration),
+    PlainSerializer(str, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": PATTERN}),
+]
+PositiveLength = Annotated[Length, AfterValidator(_above_zero)]
+Names = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], BeforeValidator(_read_list)
+]
+Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_read_list)]
+Units = Annotated[tuple[Annotated[int, Field(ge=1, le=1_024)], ...], BeforeValidator(_read_list)]
+Topic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
+
+
+class Section(BaseModel):
+    """Settings that stand under one heading of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    about: ClassVar[str] = ""
+
+
+class ModelSettings(Section):
+    """What is observed and what is forecast."""
+
+    about: ClassVar[str] = (
+        "What is observed and what is forecast. Fixed once a ledger exists, but for `max_ahead`."
+    )
+
+    name: str = Field(
+        default="demo", pattern=r"^[a-zA-Z0-9._-]{1,100}$", description="name of the model; one model a file"
+    )
+    features: Names = Field(
+        default=("value",),
+        min_length=1,
+        max_length=MAX_FEATURES,
+        description="values that are inputs, the target among them",
+    )
+    target: str = Field(default="value", description="the feature that is forecast")
+    interval: PositiveLength = Field(default=Duration(3_600_000), description="length of one step")
+    horizon: int = Field(
+        default=24, ge=1, le=MAX_HORIZON, description="forecasts at each observation: leads 1…horizon, steps"
+    )
+    period: PositiveLength = Field(
+        default=Duration(86_400_000), description="length of the cycle: a multiple of the interval"
+    )
+    half_life: PositiveLength = Field(
+        default=Duration(7 * 86_400_000), description="half-life of the level and scale statistics"
+    )
+    max_gap: Length = Field(
+        default=Duration(6 * 3_600_000),
+        description="longest gap that is bridged; after a longer one the series starts anew",
+    )
+    max_ahead: Length = Field(
+        default=Duration(86_400_000),
+        description="how far an observation may lie beyond its record's timestamp",
+    )
+    max_series: int = Field(
+        default=1_000_000, ge=1, le=100_000_000, description="most series in one partition"
+    )
+    ring: Literal["auto"] | int = Field(
+        default="auto",
+        description='recent steps kept for each series; "auto": a period, the lags, and at least 25',
+    )
+
+
+class KafkaSettings(Section):
+    """The broker, the topics and how the consumer joins."""
+
+    about: ClassVar[str] = "The broker, the topics and how the consumer joins."
+
+    bootstrap_servers: str = Field(
+        default="localhost:9092",
+        min_length=1,
+        description="brokers to ask first: host:port, with commas between them",
+    )
+    observations: Topic = Field(default="observations", description="topic that is read")
+    predictions: Topic = Field(default="predictions", description="topic that the forecasts go to")
+    dead_letters: Topic = Field(
+        default="observations.deadletter", description="topic that refused records go to"
+    )
+    group: str = Field(
+        default="", max_length=249, description='consumer group; "" means killick-<model name>'
+    )
+    instance: str = Field(
+        default="", max_length=249, description='static membership: this consumer\'s own name; "" joins anew'
+    )
+    assignment: Literal["group", "manual"] = Field(
+        default="group",
+        description="partitions by consumer group, or all of them without one (one consumer only)",
+    )
+    session_timeout: PositiveLength = Field(
+        default=Duration(45_000), description="silence after which a consumer's partitions move on"
+    )
+    max_poll_records: int = Field(default=4_096, ge=1, le=1_000_000, description="most records in one block")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="how to speak to the brokers"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="how to log in, where the protocol is a SASL one"
+    )
+    username: str = Field(default="", description="user name for SASL")
+    password: SecretStr | None = Field(default=None, description="password for SASL: by the environment only")
+    password_file: str = Field(default="", description="file that holds the password for SASL")
+    ca_file: str = Field(default="", description='certificates to trust, PEM; "" means those of the system')
+
+
+class RedisSettings(Section):
+    """The server that holds ledger and registry."""
+
+    about: ClassVar[str] = "The server that holds ledger and registry: Redis 7 or later, or Valkey."
+
+    url: str = Field(
+        default="redis://localhost:6379/0",
+        pattern=r"^(redis|rediss|unix)://",
+        description="redis://, rediss:// (TLS) or unix://",
+    )
+    password: SecretStr | None = Field(default=None, description="password: by the environment only")
+    password_file: str = Field(default="", description="file that holds the password")
+    timeout: PositiveLength = Field(default=Duration(5_000), description="how long one call may take")
+
+
+class LedgerSettings(Section):
+    """What a partition's record keeps, and for how long."""
+
+    about: ClassVar[str] = "What a partition's record keeps. Nothing is trimmed that is still needed."
+
+    retention: PositiveLength = Field(
+        default=Duration(30 * 86_400_000), description="event time that observations and pairs are kept"
+    )
+    retention_blocks: int = Field(
+        default=1_000_000, ge=1_000, description="most blocks that are kept in a partition"
+    )
+    snapshot_every: int = Field(
+        default=20_000, ge=100, description="observations of a partition between two snapshots"
+    )
+    chunk_slots: int = Field(default=256, ge=1, le=65_536, description="series in one chunk of a snapshot")
+
+
+class NetworkSettings(Section):
+    """The network that `killick fit` builds."""
+
+    about: ClassVar[str] = "The network that `killick fit` builds; versions that exist keep their own."
+
+    cell: Literal["lstm", "gru"] = Field(default="lstm", description="kind of recurrent cell")
+    units: Units = Field(
+        default=(32,), min_length=1, max_length=8, description="units of each layer, the lowest first"
+    )
+    form: Literal["correction", "plain"] = Field(
+        default="correction", description="forecasts are corrections to the last value, or plain values"
+    )
+    level: bool = Field(default=True, description="input: each feature's distance from its level")
+    delta: bool = Field(default=True, description="input: each feature's last change")
+    lags: int = Field(default=24, ge=0, le=MAX_LAGS, description="input: the target 1…lags steps ago, steps")
+    season_lags: Counts = Field(
+        default=(), description="input: the target one period before lead k, for each k here, steps"
+    )
+    calendar: bool = Field(default=True, description="input: hour and day of the week as sine and cosine")
+    missing: bool = Field(default=True, description="input: a mark for each feature that is missing")
+    squash: float = Field(default=3.0, gt=0, le=100, description="bound c of the inputs: c·tanh(input/c)")
+    head_inputs: bool = Field(default=True, description="the last layer sees the inputs too")
+    threads: int = Field(default=1, ge=1, le=256, description="threads of one network step")
+
+
+class TrainingSettings(Section):
+    """How `killick fit` trains."""
+
+    about: ClassVar[str] = "How `killick fit` trains."
+
+    epochs: int = Field(default=60, ge=1, le=100_000, description="most passes over the training span")
+    rate: float = Field(default=2e-3, gt=0, le=1, description="learning rate (Adam)")
+    clip_norm: float = Field(default=1.0, gt=0, description="limit of the gradient's norm")
+    loss: Literal["huber", "mae", "mse"] = Field(
+        default="huber", description="loss on scaled errors; Huber's δ is 1"
+    )
+    segments: int = Field(
+        default=8, ge=1, le=10_000, description="stretches that each series is cut into, side by side"
+    )
+    chunk: int = Field(default=48, ge=2, le=10_000, description="steps between two updates of the weights")
+    burn_in: int = Field(
+        default=1, ge=0, le=1_000, description="first chunks of a stretch that update nothing"
+    )
+    patience: int = Field(
+        default=8, ge=1, le=100_000, description="epochs without a better validation loss before it stops"
+    )
+    validation: float = Field(
+        default=0.15, gt=0, lt=0.5, description="share of the span that stops training, after it in time"
+    )
+    evaluation: float = Field(
+        default=0.15, gt=0, lt=0.5, description="share of the span held out at its end for the skill"
+    )
+    seed: int = Field(default=1, ge=0, le=2**31 - 1, description="seed of first weights and of the order")
+
+
+class HttpSettings(Section):
+    """Where a process serves /metrics, /healthz and /readyz."""
+
+    about: ClassVar[str] = "Where a process serves /metrics, /healthz and /readyz."
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(default=9464, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    about: ClassVar[str] = "What is logged, and how, to standard error."
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="least level that is logged"
+    )
+    format: Literal["text", "json"] = Field(default="text", description="lines for people or JSON lines")
