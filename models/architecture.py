@@ -39,8 +39,8 @@ Weights = dict[str, Float32]
 class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Which numbers the network sees at each step, all derived from the series state.
 
-    `lags` counts differences to the target's last values, (x_{t-k} − x_t)/S for k = 1…lags;
-    `season_lags` names the k of (x_{t+k-p} − x_t)/S, one period p back. `squash` is the c of c·tanh(·/c).
+    `lags` counts differences to the target's last values, (x_{t-k} - x_t)/S for k = 1…lags;
+    `season_lags` names the k of (x_{t+k-p} - x_t)/S, one period p back. `squash` is the c of c·tanh(·/c).
     """
 
     level: bool = True
@@ -90,7 +90,9 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         _check_features(self.features, self.target)
         _check_inputs(self.inputs, self.period_steps)
         if len(self.gain) != self.horizon:
-            raise VersionError(f"gain has {len(self.gain)} values for {self.horizon} leads", "give one value a lead")
+            raise VersionError(
+                f"gain has {len(self.gain)} values for {self.horizon} leads", "give one value a lead"
+            )
         for lead, gain in enumerate(self.gain, 1):
             if not (math.isfinite(gain) and 0.0 < gain <= 1e6):
                 raise VersionError(f"gain of lead {lead} is {gain}", "it must be above 0 and at most 1e6")
@@ -118,7 +120,12 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """The number of inputs, I."""
         chosen = self.inputs
         per_feature = int(chosen.level) + int(chosen.delta) + int(chosen.missing)
-        return per_feature * len(self.features) + chosen.lags + len(chosen.season_lags) + 4 * int(chosen.calendar)
+        return (
+            per_feature * len(self.features)
+            + chosen.lags
+            + len(chosen.season_lags)
+            + 4 * int(chosen.calendar)
+        )
 
     @property
     def ring_steps_needed(self) -> int:
@@ -221,4 +228,6 @@ def _check_inputs(inputs: Inputs, period_steps: int) -> None:
     for k in inputs.season_lags:
         _within("inputs.season_lags", k, 1, period_steps - 1)
     if not (math.isfinite(inputs.squash) and 0.0 < inputs.squash <= MAX_SQUASH):
-        raise VersionError(f"inputs.squash is {inputs.squash}", f"it must be above 0 and at most {MAX_SQUASH:g}")
+        raise VersionError(
+            f"inputs.squash is {inputs.squash}", f"it must be above 0 and at most {MAX_SQUASH:g}"
+        )

@@ -68,10 +68,13 @@ def check_weights(architecture: Architecture, weights: Weights) -> None:
         tensor = weights[name]
         if tensor.dtype != np.float32 or tensor.shape != shape:
             raise VersionError(
-                f"weight {name} is {tensor.dtype} {tensor.shape}, the architecture wants float32 {shape}", _CURE
+                f"weight {name} is {tensor.dtype} {tensor.shape}, the architecture wants float32 {shape}",
+                _CURE,
             )
         if not np.isfinite(tensor).all():
-            raise VersionError(f"weight {name} holds {int((~np.isfinite(tensor)).sum())} numbers not finite", _CURE)
+            raise VersionError(
+                f"weight {name} holds {int((~np.isfinite(tensor)).sum())} numbers not finite", _CURE
+            )
 
 
 def _check_names(found: set[str], wanted: set[str]) -> None:
@@ -87,7 +90,9 @@ def weights_to_bytes(weights: Weights, architecture: Architecture) -> bytes:
         VersionError: the weights are not those of the architecture.
     """
     check_weights(architecture, weights)
-    return safetensors.save({name: np.ascontiguousarray(weights[name]) for name in architecture.weight_shapes()})
+    return safetensors.save(
+        {name: np.ascontiguousarray(weights[name]) for name in architecture.weight_shapes()}
+    )
 
 
 def weights_from_bytes(data: bytes, architecture: Architecture, digest: str | None = None) -> Weights:
@@ -110,7 +115,9 @@ def weights_from_bytes(data: bytes, architecture: Architecture, digest: str | No
         _check_entry(name, entry, shapes[name], expected_start=end)
         end = entry.data_offsets[1]
     if len(data) - body_start != end:
-        raise VersionError(f"the weights hold {len(data) - body_start} bytes of numbers, {end} are described", _CURE)
+        raise VersionError(
+            f"the weights hold {len(data) - body_start} bytes of numbers, {end} are described", _CURE
+        )
     weights = {
         name: np.frombuffer(data, "<f4", math.prod(shape), body_start + entries[name].data_offsets[0])
         .reshape(shape)
@@ -146,7 +153,9 @@ def _check_entry(name: str, entry: _Entry, shape: tuple[int, ...], expected_star
             f"weight {name} is {entry.dtype} {entry.shape}, the architecture wants F32 {list(shape)}", _CURE
         )
     if start != expected_start or end - start != 4 * math.prod(shape):
-        raise VersionError(f"weight {name} lies at bytes {start}…{end}, it should start at {expected_start}", _CURE)
+        raise VersionError(
+            f"weight {name} lies at bytes {start}…{end}, it should start at {expected_start}", _CURE
+        )
 
 
 def weights_digest(data: bytes) -> str:

@@ -37,7 +37,11 @@ def test_input_names_are_as_many_as_the_input_size_for_every_choice() -> None:
     """Each switch adds exactly the inputs that it names."""
     for bits in range(1, 16):
         inputs = Inputs(
-            level=bool(bits & 1), delta=bool(bits & 2), calendar=bool(bits & 4), missing=bool(bits & 8), lags=5
+            level=bool(bits & 1),
+            delta=bool(bits & 2),
+            calendar=bool(bits & 4),
+            missing=bool(bits & 8),
+            lags=5,
         )
         names = sample(inputs=inputs).input_names()
         assert len(names) == len(set(names)) == sample(inputs=inputs).input_size
@@ -82,7 +86,9 @@ def test_shapes_and_counts_of_a_stacked_network_are_those_worked_out_by_hand() -
     }
     assert lstm.parameter_count == 7 * 16 + 4 * 16 + 16 + 4 * 8 + 2 * 8 + 8 + 9 * 3 + 3
     assert lstm.carried_size == 12
-    gru = sample(cell="gru", units=(4,), head_inputs=False, inputs=Inputs(lags=3, calendar=False, missing=False))
+    gru = sample(
+        cell="gru", units=(4,), head_inputs=False, inputs=Inputs(lags=3, calendar=False, missing=False)
+    )
     assert gru.weight_shapes()["layer0.bias"] == (2, 12)
     assert gru.weight_shapes()["head.kernel"] == (4, 3)
     assert gru.carried_size == 4

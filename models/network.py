@@ -1,0 +1,269 @@
+"""The network: stacked LSTM or GRU cells over the waves of a tile; the door to TensorFlow for forecasts.
+
+State goes in and comes out; nothing is kept between calls. The cells are those of Keras (gates i,f,c,o; GRU
+with `reset_after=True`), so plain Keras computes the same from the same weights. `models.training` scans
+with the same functions.
+
+Bits: the same lane gives the same bits in every tile of 8, 16, … 1,024 lanes, whoever its neighbours are and
+however its waves are cut into calls, as long as XLA is off and oneDNN is on (the default); `self_test` looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from models.architecture import Architecture, Float32, Weights
+from models.errors import ConfigError, VersionError
+from models.weights import check_weights
+
+MIN_TILE = 8
+MAX_TILE = 1024
+SELF_TEST_WAVES = 3
+SELF_TEST_TILES = (8, 16, 40, 64, 256)
+Tensor = Any  # TensorFlow has no type stubs
+
+
+class Shape(NamedTuple):
+    """All that the compiled scan depends on; versions that agree in it share one compiled function."""
+
+    cell: str
+    units: tuple[int, ...]
+    inputs: int
+    horizon: int
+    head_inputs: bool
+    carried: int
+    weights: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, architecture: Architecture) -> Shape:
+        """The shape of an architecture."""
+        return cls(
+            architecture.cell,
+            architecture.units,
+            architecture.input_size,
+            architecture.horizon,
+            architecture.head_inputs,
+            architecture.carried_size,
+            tuple(architecture.weight_shapes().values()),
+        )
+
+
+class Masks(NamedTuple):
+    """What training multiplies a layer's inputs and hidden state by, `(T, F_in)` and `(T, U)` (dropout)."""
+
+    inputs: Tensor
+    hidden: Tensor
+
+
+def configure(threads: int) -> None:
+    """Pin TensorFlow to `threads` threads; to be called before its first operation.
+
+    Raises:
+        ConfigError: TensorFlow already runs with another number.
+    """
+    threading = tf.config.threading
+    wanted = (threads, 1)
+    if (threading.get_intra_op_parallelism_threads(), threading.get_inter_op_parallelism_threads()) == wanted:
+        return
+    try:
+        threading.set_intra_op_parallelism_threads(threads)
+        threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"TensorFlow already runs with other than {threads} threads",
+            "configure it before its first operation",
+        ) from error
+
+
+class Network:
+    """A version's network on this machine, ready to scan.
+
+    Raises:
+        VersionError: the weights are not those of the architecture.
+    """
+
+    def __init__(self, architecture: Architecture, weights: Weights) -> None:
+        check_weights(architecture, weights)
+        self._shape = Shape.of(architecture)
+        self._weights = [tf.constant(weights[name]) for name in architecture.weight_shapes()]
+        self._compiled = _compiled_scan(self._shape)
+
+    def scan(self, x: Float32, active: NDArray[np.bool_], carried: Float32) -> tuple[Float32, Float32]:
+        """Outputs f `(W, T, H)` and the carried state `(T, S)` after W waves of a tile of T lanes.
+
+        `x` is `(W, T, I)`; a lane that is not `active` (W, T) at a wave keeps its state, and its f there
+        means nothing. T must be a multiple of 8.
+
+        Raises:
+            ValueError: another shape.
+        """
+        waves, tile = active.shape
+        expected = ((waves, tile, self._shape.inputs), (tile, self._shape.carried))
+        if tile % MIN_TILE or (x.shape, carried.shape) != expected:
+            raise ValueError(
+                f"x {x.shape}, active {active.shape}, carried {carried.shape}: a tile is a multiple of 8"
+            )
+        if not waves or not tile:
+            return np.zeros((waves, tile, self._shape.horizon), np.float32), carried
+        outputs, after = self._compiled(x, active, carried, self._weights)
+        return outputs.numpy(), after.numpy()
+
+    def self_test(self, seed: int = 0) -> None:
+        """Return if a lane's bits don't depend on tile, neighbours or cut on this machine; takes about .3 s.
+
+        Raises:
+            VersionError: they do.
+        """
+        rng = np.random.default_rng(seed)
+        waves = SELF_TEST_WAVES
+        x = rng.normal(size=(waves, MAX_TILE, self._shape.inputs)).astype(np.float32)
+        active = rng.random((waves, MAX_TILE)) < 0.9
+        carried = rng.normal(scale=0.5, size=(MAX_TILE, self._shape.carried)).astype(np.float32)
+        reference = self.scan(x, active, carried)
+        for tile in SELF_TEST_TILES:
+            for begin in range(0, MAX_TILE, max(tile, MAX_TILE // 8)):
+                lanes = slice(begin, begin + tile)
+                one_call = self.scan(x[:, lanes], active[:, lanes], carried[lanes])
+                self._compare(f"a tile of {tile}", one_call, reference, lanes)
+        shifted = self.scan(np.roll(x, 3, axis=1), np.roll(active, 3, axis=1), np.roll(carried, 3, axis=0))
+        back = (np.roll(shifted[0], -3, axis=1), np.roll(shifted[1], -3, axis=0))
+        self._compare("other neighbours", back, reference, slice(None))
+        parts = []
+        for wave in range(waves):
+            output, carried = self.scan(x[wave : wave + 1], active[wave : wave + 1], carried)
+            parts.append(output)
+        self._compare("waves in separate calls", (np.concatenate(parts), carried), reference, slice(None))
+
+    def _compare(
+        self, where: str, found: tuple[Float32, Float32], reference: tuple[Float32, Float32], lanes: slice
+    ) -> None:
+        outputs, carried = reference[0][:, lanes], reference[1][lanes]
+        different = int((found[0] != outputs).sum() + (found[1] != carried).sum())
+        if different:
+            raise VersionError(
+                f"{different} numbers of a {self._shape.cell} network of {self._shape.units} units differ "
+                f"in {where} on this machine, so that a replay would not give equal bits",
+                "leave oneDNN on (TF_ENABLE_ONEDNN_OPTS) and XLA off, and use one thread",
+            )
+
+
+@lru_cache(maxsize=64)
+def _compiled_scan(shape: Shape) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The compiled scan of all networks of one shape; weights are arguments, so a swap compiles nothing."""
+
+    def run(x: Tensor, active: Tensor, carried: Tensor, weights: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return scan_waves(shape, x, active, carried, weights)
+
+    return tf.function(  # type: ignore[no-any-return]
+        run,
+        input_signature=[
+            tf.TensorSpec([None, None, shape.inputs], tf.float32),
+            tf.TensorSpec([None, None], tf.bool),
+            tf.TensorSpec([None, shape.carried], tf.float32),
+            [tf.TensorSpec(weight, tf.float32) for weight in shape.weights],
+        ],
+        jit_compile=False,
+        autograph=False,
+    )
+
+
+def scan_waves(
+    shape: Shape,
+    x: Tensor,
+    active: Tensor,
+    carried: Tensor,
+    weights: list[Tensor],
+    masks: list[Masks] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Outputs `(W, T, H)` and carried state `(T, S)` as tensors; to be called inside a `tf.function`.
+
+    `weights` are in the order of `Architecture.weight_shapes()`; `masks`, one a layer, are for training.
+    """
+    layers = [tuple(weights[3 * i : 3 * i + 3]) for i in range(len(shape.units))]
+    head_kernel, head_bias = weights[-2:]
+    waves, tile = tf.shape(x)[0], tf.shape(x)[1]
+    project, step = (_project_lstm, _step_lstm) if shape.cell == "lstm" else (_project_gru, _step_gru)
+    flat = x if masks is None else x * masks[0].inputs
+    flat = tf.reshape(flat, [-1, shape.inputs])  # (W·T, I)
+    gates = shape.units[0] * (4 if shape.cell == "lstm" else 3)
+    first = tf.reshape(
+        project(flat, *layers[0]), [waves, tile, gates]
+    )  # (W, T, G·U): one product for all waves
+    tops = tf.TensorArray(tf.float32, size=waves, element_shape=[None, shape.units[-1]])
+
+    def body(
+        wave: Tensor, states: tuple[Tensor, ...], tops: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        moves = active[wave][:, None]  # (T, 1)
+        after: list[Tensor] = []
+        per_layer = len(states) // len(layers)
+        below: Tensor = None
+        for i, layer in enumerate(layers):
+            state = states[i * per_layer : (i + 1) * per_layer]
+            fed = below if masks is None or i == 0 else below * masks[i].inputs
+            projected = first[wave] if i == 0 else project(fed, *layer)
+            hidden = state[0] if masks is None else state[0] * masks[i].hidden
+            stepped = step(projected, hidden, state, *layer)
+            after += [tf.where(moves, new, old) for new, old in zip(stepped, state, strict=True)]
+            below = stepped[0]
+        return wave + 1, tuple(after), tops.write(wave, below)
+
+    sizes = [units for units in shape.units for _ in range(2 if shape.cell == "lstm" else 1)]
+    _, states, tops = tf.while_loop(
+        lambda wave, *_: wave < waves,
+        body,
+        (tf.constant(0), tuple(tf.split(carried, sizes, axis=1)), tops),
+        parallel_iterations=1,
+    )
+    seen = tf.reshape(tops.stack(), [-1, shape.units[-1]])  # (W·T, U)
+    if shape.head_inputs:
+        seen = tf.concat([seen, tf.reshape(x, [-1, shape.inputs])], axis=1)  # (W·T, U + I)
+    outputs = tf.matmul(seen, head_kernel) + head_bias
+    return tf.reshape(outputs, [waves, tile, shape.horizon]), tf.concat(states, axis=1)
+
+
+def _project_lstm(x: Tensor, kernel: Tensor, _recurrent: Tensor, bias: Tensor) -> Tensor:
+    """What the inputs add to the four gates, `(…, 4·U)`."""
+    return tf.matmul(x, kernel) + bias
+
+
+def _step_lstm(
+    projected: Tensor,
+    hidden: Tensor,
+    state: tuple[Tensor, ...],
+    _kernel: Tensor,
+    recurrent: Tensor,
+    _bias: Tensor,
+) -> tuple[Tensor, ...]:
+    """`(h, c)` after one step (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000)."""
+    z = projected + tf.matmul(hidden, recurrent)  # (T, 4·U)
+    i, f, g, o = tf.split(z, 4, axis=1)
+    c = tf.sigmoid(f) * state[1] + tf.sigmoid(i) * tf.tanh(g)
+    return tf.sigmoid(o) * tf.tanh(c), c
+
+
+def _project_gru(x: Tensor, kernel: Tensor, _recurrent: Tensor, bias: Tensor) -> Tensor:
+    """What the inputs add to the three gates, `(…, 3·U)`."""
+    return tf.matmul(x, kernel) + bias[0]
+
+
+def _step_gru(
+    projected: Tensor,
+    hidden: Tensor,
+    state: tuple[Tensor, ...],
+    _kernel: Tensor,
+    recurrent: Tensor,
+    bias: Tensor,
+) -> tuple[Tensor, ...]:
+    """`(h,)` after one step (Cho et al. 2014, reset after the product as in cuDNN and Keras)."""
+    x_z, x_r, x_h = tf.split(projected, 3, axis=1)
+    h_z, h_r, h_h = tf.split(tf.matmul(hidden, recurrent) + bias[1], 3, axis=1)
+    z = tf.sigmoid(x_z + h_z)
+    candidate = tf.tanh(x_h + tf.sigmoid(x_r + h_r) * h_h)
+    return (z * state[0] + (1.0 - z) * candidate,)
