@@ -1,0 +1,1 @@
+"""Middle floor: from Kafka to the ledger and back."""

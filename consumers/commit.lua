@@ -1,0 +1,121 @@
+#!lua name=killick_v1
+
+-- The only way in which a partition's ledger changes. A Redis function does not roll back:
+-- every check comes before the first write. All keys of one call share one hash tag.
+--
+-- Every writing function begins with KEYS[1] = head and ARGV[1] = the caller's fence token.
+
+local function head_of(key)
+  local flat = redis.call('HGETALL', key)
+  local head = {}
+  for i = 1, #flat, 2 do head[flat[i]] = flat[i + 1] end
+  return head
+end
+
+-- KEYS: head   ARGV: token, start, form, topic id, partitions, slots in a chunk
+-- Takes the partition: from now on only this token may write. An empty ledger begins at `start`.
+local function take(keys, args)
+  local head = head_of(keys[1])
+  local fixed = {form = args[3], topic_id = args[4], partitions = args[5]}
+  for name, value in pairs(fixed) do
+    if head[name] and head[name] ~= '' and value ~= '' and head[name] ~= value then
+      return {'differs', name, head[name], value}
+    end
+  end
+  if not head['next'] then
+    redis.call('HSET', keys[1], 'next', args[2], 'mark', args[2], 'seq', '0', 'chunk_slots', args[6])
+  end
+  redis.call('HSET', keys[1], 'token', args[1])
+  for name, value in pairs(fixed) do
+    if value ~= '' then redis.call('HSET', keys[1], name, value) end
+  end
+  return {'ok'}
+end
+
+-- KEYS: head, blocks, history, names, refusals, counters, roster
+-- ARGV: token, expected offset, next offset, digest, mark ('' keeps it), block, history, roster, generation,
+--       n, n names, m, m × (offset, reason, error, record), k, k × (counter, amount)
+local function commit(keys, args)
+  local head = head_of(keys[1])
+  if head['token'] ~= args[1] then return {'fenced'} end
+  if head['digest'] == args[4] then return {'done'} end
+  if tonumber(head['next']) ~= tonumber(args[2]) then return {'offset', head['next']} end
+  if tonumber(args[3]) < tonumber(args[2]) then return {'invalid', 'the next offset is before the expected one'} end
+  if args[5] ~= '' and tonumber(args[5]) > tonumber(args[2]) then
+    return {'invalid', 'the published mark is ahead of what was committed'}
+  end
+
+  local seq = 1
+  if args[3] == head['next'] then seq = tonumber(head['seq']) + 1 end
+  local id = args[3] .. '-' .. seq
+  if args[6] ~= '' then redis.call('XADD', keys[2], id, 'b', args[6]) end
+  if args[7] ~= '' then redis.call('XADD', keys[3], id, 'b', args[7]) end
+  if args[8] ~= '' then redis.call('SET', keys[7], args[8]) end
+  local at = 10
+  local n = tonumber(args[at])
+  for i = at + 1, at + n do redis.call('RPUSH', keys[4], args[i]) end
+  at = at + n + 1
+  for i = 1, tonumber(args[at]) do
+    local j = at + 4 * (i - 1)
+    redis.call('XADD', keys[5], args[j + 1] .. '-1', 'reason', args[j + 2], 'error', args[j + 3], 'record', args[j + 4])
+  end
+  at = at + 4 * tonumber(args[at]) + 1
+  for i = 1, tonumber(args[at]) do
+    redis.call('HINCRBY', keys[6], args[at + 2 * i - 1], args[at + 2 * i])
+  end
+  redis.call('HSET', keys[1], 'next', args[3], 'seq', seq, 'digest', args[4])
+  if args[9] ~= '' then redis.call('HSET', keys[1], 'generation', args[9]) end
+  if args[5] ~= '' then
+    redis.call('HSET', keys[1], 'mark', args[5])
+    redis.call('XTRIM', keys[5], 'MINID', args[5] .. '-0')
+  end
+  return {'ok'}
+end
+
+-- KEYS: head, refusals   ARGV: token, mark
+-- Everything before `mark` has been published; refusals that were delivered are let go.
+local function mark(keys, args)
+  local head = head_of(keys[1])
+  if head['token'] ~= args[1] then return {'fenced'} end
+  if tonumber(args[2]) > tonumber(head['next']) then return {'invalid', 'the mark is ahead of the ledger'} end
+  redis.call('HSET', keys[1], 'mark', args[2])
+  redis.call('XTRIM', keys[2], 'MINID', args[2] .. '-0')
+  return {'ok'}
+end
+
+-- KEYS: head, snapshots, snapshot offsets, needs   ARGV: token, n × (chunk, offset, payload; '' = unchanged since)
+local function snapshot(keys, args)
+  local head = head_of(keys[1])
+  if head['token'] ~= args[1] then return {'fenced'} end
+  for i = 2, #args, 3 do
+    if tonumber(args[i + 1]) > tonumber(head['mark']) then return {'invalid', 'a snapshot ran ahead of the mark'} end
+  end
+  for i = 2, #args, 3 do
+    redis.call('HSET', keys[3], args[i], args[i + 1])
+    if args[i + 2] ~= '' then redis.call('HSET', keys[2], args[i], args[i + 2]) end
+  end
+  local least
+  for _, offset in ipairs(redis.call('HVALS', keys[3])) do
+    if not least or tonumber(offset) < least then least = tonumber(offset) end
+  end
+  if least then redis.call('HSET', keys[4], 'snapshot', string.format('%.0f', least)) end
+  return {'ok'}
+end
+
+-- KEYS: head, blocks, needs   ARGV: token, wanted first id
+-- Lets blocks go that end at or before the wanted offset, and that nothing needs any more.
+local function trim(keys, args)
+  local head = head_of(keys[1])
+  if head['token'] ~= args[1] then return {'fenced'} end
+  local least = math.min(tonumber(args[2]), tonumber(head['mark']))
+  local needs = redis.call('HVALS', keys[3])
+  if #needs == 0 then return {'ok', 0} end
+  for _, offset in ipairs(needs) do least = math.min(least, tonumber(offset)) end
+  return {'ok', redis.call('XTRIM', keys[2], 'MINID', '~', string.format('%.0f-0', least + 1))}
+end
+
+redis.register_function('killick_v1_take', take)
+redis.register_function('killick_v1_commit', commit)
+redis.register_function('killick_v1_mark', mark)
+redis.register_function('killick_v1_snapshot', snapshot)
+redis.register_function('killick_v1_trim', trim)

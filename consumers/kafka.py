@@ -1,0 +1,405 @@
+"""The door to Kafka: a source of records, a sink for forecasts, an administrator. The client is kafka-python.
+
+Rebalance callbacks run on the client's I/O loop, so they only note what happened; the polling thread acts on it.
+A partition that was just assigned stays paused until `Source.start` seeks it to the ledger's offset.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.admin import NewTopic
+from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import OffsetAndMetadata
+
+from consumers.codec import Headers, Record
+from models.errors import ConfigError, KillickError, LedgerError, ServiceUnreachable
+
+REQUEST_TIMEOUT_MS = 10_000
+BOOTSTRAP_TIMEOUT_MS = 10_000
+LOOKUP_TIMEOUT_MS = 3_000
+RECONNECT_MS = 1_000
+LINGER_MS = 5
+BATCH_BYTES = 262_144
+FOREVER_MS = 2**31 - 1  # a forecast that was committed is sent until it arrives; back-pressure bounds how many wait
+CLIENT = "killick"
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+def _options(
+    bootstrap_servers: str,
+    *,
+    security_protocol: str = "PLAINTEXT",
+    sasl_mechanism: str = "",
+    username: str = "",
+    password: str = "",
+    ca_file: str = "",
+) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "bootstrap_servers": [server.strip() for server in bootstrap_servers.split(",")],
+        "security_protocol": security_protocol,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "bootstrap_timeout_ms": BOOTSTRAP_TIMEOUT_MS,
+        "client_id": CLIENT,
+        "reconnect_backoff_max_ms": RECONNECT_MS,
+    }
+    if sasl_mechanism:
+        options |= {
+            "sasl_mechanism": sasl_mechanism,
+            "sasl_plain_username": username,
+            "sasl_plain_password": password,
+        }
+    if ca_file:
+        options["ssl_cafile"] = ca_file
+    return options
+
+
+def _calling(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except (kafka_errors.SaslAuthenticationFailedError, kafka_errors.AuthorizationError) as error:
+        raise ConfigError(f"Kafka refused this user ({error})", "see kafka.username and the broker's ACLs") from error
+    except (kafka_errors.KafkaConfigurationError, AssertionError, ValueError) as error:
+        raise ConfigError(f"Kafka's client refused the settings ({error})", "see [kafka] in the settings") from error
+    except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
+        raise ServiceUnreachable(
+            f"Kafka did not answer ({type(error).__name__}: {error})",
+            "is it running? see kafka.bootstrap_servers in the settings",
+        ) from error
+
+
+@dataclass(frozen=True)
+class Change:
+    """Partitions came to this consumer, are given up, or were already lost to another."""
+
+    kind: Literal["assigned", "revoked", "lost"]
+    partitions: tuple[int, ...]
+
+
+class OffsetOutOfLog(LedgerError):
+    """A partition's log no longer holds the offset that was asked of it."""
+
+    def __init__(self, partitions: Iterable[int]) -> None:
+        super().__init__(f"the log no longer holds the next offset of partitions {sorted(partitions)}")
+        self.partitions = tuple(partitions)
+
+
+class Source:
+    """Records of one topic, by consumer group or, in `manual`, of named partitions."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        group: str,
+        *,
+        instance: str = "",
+        session_timeout_ms: int = 45_000,
+        max_poll_records: int = 4096,
+        manual: bool = False,
+        **security: str,
+    ) -> None:
+        self.topic = topic
+        self._changes: deque[Change] = deque()
+        options = _options(bootstrap_servers, **security) | {
+            "enable_auto_commit": False,
+            "auto_offset_reset": "none",
+            "max_poll_records": max_poll_records,
+            "fetch_max_wait_ms": 50,
+            "allow_auto_create_topics": False,
+            "metrics_enabled": False,
+        }
+        if not manual:
+            options |= {
+                "group_id": group,
+                "session_timeout_ms": session_timeout_ms,
+                "heartbeat_interval_ms": min(3_000, session_timeout_ms // 3),
+                "partition_assignment_strategy": [CooperativeStickyAssignor],
+            }
+            if instance:
+                options["group_instance_id"] = instance
+        self._manual = manual
+        self._consumer = _calling(lambda: KafkaConsumer(**options))
+        if manual:
+            found = tuple(range(self.partition_count()))
+            self._consumer.assign([self._tp(p) for p in found])
+            self._hold(self._tp(p) for p in found)
+            self._changes.append(Change("assigned", found))
+        else:
+            self._consumer.subscribe([topic], listener=_Listener(self._hold, self._changes))
+
+    def partition_count(self) -> int:
+        """How many partitions the topic has.
+
+        Raises:
+            ServiceUnreachable: the topic is not there, or the broker does not answer.
+        """
+        found = _calling(lambda: self._consumer.partitions_for_topic(self.topic))
+        if not found:
+            raise ServiceUnreachable(
+                f"topic {self.topic!r} is not there", "create it: `killick doctor --create-topics` shows how"
+            )
+        return len(found)
+
+    def poll(self, timeout_s: float) -> dict[int, list[Record]]:
+        """Records by partition, in the order of their offsets; what has happened to the group is in `changes`.
+
+        Raises:
+            OffsetOutOfLog: retention overtook a partition, or its topic was replaced.
+        """
+        try:
+            found = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+        except kafka_errors.OffsetOutOfRangeError as error:
+            raise OffsetOutOfLog(tp.partition for tp in (error.args[0] if error.args else ())) from error
+        except (kafka_errors.NoOffsetForPartitionError, kafka_errors.RetriableError):
+            return {}  # between assignment and `start`; or the client goes on by itself
+        except kafka_errors.KafkaError as error:
+            raise ServiceUnreachable(f"Kafka stopped this consumer ({type(error).__name__}: {error})") from error
+        return {tp.partition: records for tp, records in found.items()}
+
+    def changes(self) -> list[Change]:
+        """What happened to the assignment since the last call, in order."""
+        happened = []
+        while self._changes:
+            happened.append(self._changes.popleft())
+        return happened
+
+    def start(self, partition: int, offset: int) -> None:
+        """Read a partition from `offset` on."""
+        if self._tp(partition) in self._consumer.assignment():
+            self._consumer.seek(self._tp(partition), offset)
+            self._consumer.resume(self._tp(partition))
+
+    def pause(self, partitions: Iterable[int]) -> None:
+        """Fetch nothing of these for now; membership of the group goes on as long as `poll` is called."""
+        self._consumer.pause(*self._assigned(partitions))
+
+    def resume(self, partitions: Iterable[int]) -> None:
+        """Fetch these again."""
+        self._consumer.resume(*self._assigned(partitions))
+
+    def log_span(self, partition: int) -> tuple[int, int]:
+        """The first offset that the log still holds, and the one after its last."""
+        tp = self._tp(partition)
+        begin = _calling(lambda: self._consumer.beginning_offsets([tp], timeout_ms=LOOKUP_TIMEOUT_MS))
+        end = _calling(lambda: self._consumer.end_offsets([tp], timeout_ms=LOOKUP_TIMEOUT_MS))
+        return int(begin[tp]), int(end[tp])
+
+    def committed(self, partition: int) -> int | None:
+        """The group's offset in Kafka; None: never committed."""
+        if self._manual:
+            return None
+        found = _calling(lambda: self._consumer.committed(self._tp(partition), timeout_ms=LOOKUP_TIMEOUT_MS))
+        return None if found is None else int(found)
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Tell Kafka how far the group is, without waiting: for lag tools, and as a tripwire."""
+        if self._manual or not offsets:
+            return
+        wanted = {self._tp(p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
+        self._consumer.commit_async(wanted)
+
+    def lag(self, partition: int) -> int | None:
+        """Records that are in the log and were not yet polled, as of the last fetch."""
+        tp = self._tp(partition)
+        if tp not in self._consumer.assignment():
+            return None
+        high = self._consumer.highwater(tp)
+        position = self._consumer._subscription.assignment[tp].position  # noqa: SLF001 - position() may block
+        return None if high is None or position is None else max(0, high - position.offset)
+
+    def close(self, offsets: Mapping[int, int] | None = None) -> None:
+        """Leave the group; a static member keeps its partitions until its session runs out."""
+        if offsets and not self._manual:
+            wanted = {self._tp(p): OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()}
+            try:
+                self._consumer.commit(wanted, timeout_ms=LOOKUP_TIMEOUT_MS)
+            except kafka_errors.KafkaError as error:
+                log.warning("the group's offset could not be committed (%s); the ledger has it", error)
+        self._consumer.close(autocommit=False, timeout_ms=LOOKUP_TIMEOUT_MS)
+
+    def _hold(self, partitions: Iterable[TopicPartition]) -> None:
+        """Keep partitions from being fetched before `start`: any position will do, as they are paused."""
+        for tp in partitions:
+            self._consumer.seek(tp, 0)
+            self._consumer.pause(tp)
+
+    def _tp(self, partition: int) -> TopicPartition:
+        return TopicPartition(self.topic, partition)
+
+    def _assigned(self, partitions: Iterable[int]) -> list[TopicPartition]:
+        assigned = self._consumer.assignment()
+        return [tp for tp in map(self._tp, partitions) if tp in assigned]
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
+    def __init__(self, hold: Callable[[Iterable[TopicPartition]], None], changes: deque[Change]) -> None:
+        self._hold = hold
+        self._changes = changes
+
+    def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        assigned = list(assigned)
+        self._hold(assigned)
+        self._note("assigned", assigned)
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        self._note("revoked", revoked)
+
+    def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
+        self._note("lost", lost)
+
+    def _note(self, kind: Literal["assigned", "revoked", "lost"], partitions: Iterable[TopicPartition]) -> None:
+        found = tuple(sorted(tp.partition for tp in partitions))
+        if found:
+            self._changes.append(Change(kind, found))
+
+
+class Delivery:
+    """What became of one send."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: Any) -> None:  # noqa: ANN401 - the client is untyped
+        self._future = future
+
+    @property
+    def done(self) -> bool:
+        """Acknowledged, or failed for good."""
+        return bool(self._future.is_done)
+
+    @property
+    def error(self) -> Exception | None:
+        """Why it failed for good."""
+        return self._future.exception if self._future.is_done and self._future.failed() else None
+
+
+def is_too_big(error: Exception) -> bool:
+    """Whether a topic refused a record for its size."""
+    return isinstance(error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError)
+
+
+class Sink:
+    """An idempotent producer, `acks=all`, that keeps sending until the broker has it."""
+
+    def __init__(self, bootstrap_servers: str, **security: str) -> None:
+        options = _options(bootstrap_servers, **security) | {
+            "acks": "all",
+            "enable_idempotence": True,
+            "delivery_timeout_ms": FOREVER_MS,
+            "linger_ms": LINGER_MS,
+            "batch_size": BATCH_BYTES,
+            "max_block_ms": LOOKUP_TIMEOUT_MS,
+            "allow_auto_create_topics": False,
+            "metrics_enabled": False,
+        }
+        self._producer = _calling(lambda: KafkaProducer(**options))
+        self._failed: Exception | None = None
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Headers | None = None,
+        timestamp_ms: int | None = None,
+    ) -> Delivery:
+        """Hand one record over; look at what comes back, or at `failed`.
+
+        Raises:
+            ServiceUnreachable: nothing is known of the topic yet, and the broker does not answer.
+        """
+        stamp = timestamp_ms if timestamp_ms is not None and timestamp_ms >= 0 else None
+        try:
+            future = self._producer.send(topic, value=value, key=key, headers=headers or [], timestamp_ms=stamp)
+        except kafka_errors.MessageSizeTooLargeError as error:
+            return Delivery(_Failed(error))
+        except (kafka_errors.KafkaError, OSError) as error:
+            raise ServiceUnreachable(
+                f"Kafka took nothing for topic {topic!r} ({type(error).__name__}: {error})",
+                "is it running, and is the topic there?",
+            ) from error
+        future.add_errback(self._note_failure)
+        return Delivery(future)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything handed over is acknowledged or failed; False: not in this time."""
+        try:
+            self._producer.flush(timeout=timeout_s)
+        except kafka_errors.KafkaError:
+            return False
+        return True
+
+    def failed(self) -> Exception | None:
+        """The last send that failed for good."""
+        return self._failed
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Send what is waiting, as far as the time goes, and stop."""
+        self.flush(timeout_s)
+        try:
+            self._producer.close(timeout=0)
+        except kafka_errors.KafkaError as error:
+            log.warning("the producer stopped with records unsent (%s)", error)
+
+    def _note_failure(self, error: Exception) -> None:
+        self._failed = error
+
+
+class _Failed:
+    is_done = True
+
+    def __init__(self, exception: Exception) -> None:
+        self.exception = exception
+
+    def failed(self) -> bool:
+        return True
+
+
+class Admin:
+    """Looks topics up and creates them."""
+
+    def __init__(self, bootstrap_servers: str, **security: str) -> None:
+        options = _options(bootstrap_servers, **security)
+        self._admin = _calling(lambda: KafkaAdminClient(**options))
+
+    def partitions(self, topic: str) -> int | None:
+        """How many partitions a topic has; None: it is not there."""
+        found = self._describe(topic)
+        return len(found["partitions"]) if found else None
+
+    def topic_id(self, topic: str) -> str | None:
+        """The topic's id, which changes when it is deleted and made anew; None: not there, or none is given."""
+        found = self._describe(topic)
+        identity = str(found.get("topic_id") or "") if found else ""
+        return identity if identity.strip("0-") else None
+
+    def create_topic(self, name: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
+        """Create a topic with the broker's own replication factor; False: it is there already."""
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=-1, topic_configs=dict(config or {}))
+        try:
+            _calling(lambda: self._admin.create_topics([topic]))
+        except KillickError as error:
+            if isinstance(error.__cause__, kafka_errors.TopicAlreadyExistsError):
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        """Let the connection go."""
+        self._admin.close()
+
+    def _describe(self, topic: str) -> Mapping[str, Any] | None:
+        found: Sequence[Mapping[str, Any]] = _calling(lambda: self._admin.describe_topics([topic]))
+        for entry in found:
+            if entry.get("name", entry.get("topic")) == topic and not entry.get("error_code"):
+                return entry
+        return None

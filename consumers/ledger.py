@@ -1,0 +1,264 @@
+"""The ledger: a partition's record in Redis, changed only by the functions of `commit.lua`.
+
+Keys, all under one hash tag per model and partition, so that a call stays on one node of a cluster:
+
+    head       fence token, next offset, sequence, digest of the last commit, published mark, form, topic id
+    blocks     stream of blocks, ids <next offset>-<sequence>
+    history    stream of blocks of resent records: for training only
+    names      list: slot → series
+    refusals   stream: records that the dead-letter topic has not acknowledged yet
+    counters   hash
+    roster     JSON
+    snapshots, snapshot_offsets    hashes: first slot of a chunk → its arrays, the offset that they stand at
+    needs      hash: who still reads → the offset up to which blocks may go
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import msgspec
+from consumers.stream import Refusal, Seat
+from models.blocks import Block, decode_block, encode_block
+from models.errors import FencedError, LedgerError, OffsetConflict
+from models.server import Client, call_function, calling
+
+LIBRARY = "killick_v1"
+CODE = resources.files("consumers").joinpath("commit.lua")
+MAX_CALL_BYTES = 2_000_000
+READ_BLOCKS = 32  # blocks in one read
+READ_NAMES = 50_000
+READ_CHUNKS = 64
+
+class Head(msgspec.Struct, frozen=True):
+    """The ledger's small hash."""
+
+    next: int
+    mark: int
+    seq: int
+    chunk_slots: int
+    token: str = ""
+    digest: str = ""
+    form: str = ""
+    topic_id: str = ""
+    partitions: str = ""
+    generation: int = 0
+
+
+class RawRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A Kafka record as it came: what a dead letter must give back unchanged."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    timestamp_ms: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A refusal with the record that it is about."""
+
+    refusal: Refusal
+    record: RawRecord
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One change of a ledger, from offset `expected` to the block's end."""
+
+    expected: int
+    block: Block
+    history: Block | None = None
+    new_names: Sequence[str] = ()
+    refused: Sequence[Refused] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    roster: Sequence[Seat] | None = None
+    generation: int | None = None
+    mark: int | None = None
+
+
+class Ledger:
+    """One partition's ledger, written under the fence token of whoever took it last."""
+
+    def __init__(self, client: Client, model: str, partition: int, token: str = "") -> None:
+        self._client = client
+        self._tag = f"killick:{{{model}/{partition}}}:"
+        self.partition = partition
+        self.token = token
+
+    def head(self) -> Head | None:
+        """The head, or None where nothing was ever committed."""
+        found = calling(lambda: self._client.hgetall(self._key("head")))
+        if b"next" not in found:
+            return None
+        return msgspec.convert({k.decode(): v.decode() for k, v in found.items()}, Head, strict=False)
+
+    def take(self, *, start: int, form: str, topic_id: str, partitions: int, chunk_slots: int) -> Head:
+        """Take the partition: whoever held it before can write no more. An empty ledger begins at `start`.
+
+        Raises:
+            LedgerError: the ledger was made for another form, topic or number of partitions.
+        """
+        arguments = [self.token, start, form, topic_id, partitions, chunk_slots]
+        reply = self._call("take", ["head"], arguments)
+        if reply[0] == b"differs":
+            name, theirs, ours = (part.decode() for part in reply[1:])
+            raise LedgerError(
+                f"partition {self.partition}: the ledger was made for {name} {theirs}, now it is {ours}",
+                _CURES[name],
+            )
+        head = self.head()
+        if head is None:
+            raise LedgerError(f"partition {self.partition}: the ledger vanished while it was being taken")
+        return head
+
+    def commit(self, change: Commit) -> None:
+        """Make one change whole, or not at all. Calling it again with the same change is harmless.
+
+        Raises:
+            FencedError: another consumer took the partition.
+            OffsetConflict: the ledger stands elsewhere.
+            ServiceUnreachable: no answer; it may or may not have happened. Call again.
+        """
+        arguments = self._arguments(change)
+        size = sum(len(a) for a in arguments if isinstance(a, bytes | str))
+        if size > MAX_CALL_BYTES and len(change.block) > 1:
+            raise LedgerError(f"a commit of {size} bytes, the limit is {MAX_CALL_BYTES}", "commit smaller blocks")
+        keys = ["head", "blocks", "history", "names", "refusals", "counters", "roster"]
+        self._judge(self._call("commit", keys, arguments))
+
+    def set_mark(self, mark: int) -> None:
+        """Everything before `mark` has been published and acknowledged."""
+        self._judge(self._call("mark", ["head", "refusals"], [self.token, mark]))
+
+    def write_snapshots(self, chunks: Sequence[tuple[int, int, bytes]]) -> None:
+        """Chunks as (first slot, offset, bytes); empty bytes: unchanged since, only the offset moves on."""
+        keys = ["head", "snapshots", "snapshot_offsets", "needs"]
+        flat = [part for chunk in chunks for part in chunk]
+        self._judge(self._call("snapshot", keys, [self.token, *flat]))
+
+    def trim(self, offset: int) -> int:
+        """Let blocks go that end at or before `offset`, and that nothing needs; how many went."""
+        reply = self._call("trim", ["head", "blocks", "needs"], [self.token, offset])
+        self._judge(reply)
+        return int(reply[1])
+
+    def block_count(self) -> int:
+        """How many blocks the ledger holds."""
+        return int(calling(lambda: self._client.xlen(self._key("blocks"))))
+
+    def blocks(self, after: int = -1, count: int = READ_BLOCKS) -> Iterator[Block]:
+        """Blocks that end after offset `after`, oldest first."""
+        yield from self._read("blocks", f"{after + 1}-0", count)
+
+    def history(self) -> Iterator[Block]:
+        """Resent records of the past, in the order in which they came."""
+        yield from self._read("history", "-", READ_BLOCKS)
+
+    def last_blocks(self, count: int) -> list[Block]:
+        """The newest blocks, newest first."""
+        entries = calling(lambda: self._client.xrevrange(self._key("blocks"), count=count))
+        return [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
+
+    def names(self) -> list[str]:
+        """Series by slot."""
+        names: list[str] = []
+        while True:
+            first = len(names)
+            part = calling(lambda first=first: self._client.lrange(self._key("names"), first, first + READ_NAMES - 1))  # type: ignore[misc]
+            names += [name.decode() for name in part]
+            if len(part) < READ_NAMES:
+                return names
+
+    def roster(self) -> tuple[Seat, ...]:
+        """Which versions run here, as what, since when."""
+        found = calling(lambda: self._client.get(self._key("roster")))
+        return msgspec.json.decode(found, type=tuple[Seat, ...]) if found else ()
+
+    def counters(self) -> dict[str, int]:
+        """What was counted since the ledger began."""
+        found = calling(lambda: self._client.hgetall(self._key("counters")))
+        return {name.decode(): int(amount) for name, amount in found.items()}
+
+    def refusals(self) -> list[Refused]:
+        """Records that the dead-letter topic has not acknowledged."""
+        entries = calling(lambda: self._client.xrange(self._key("refusals")))
+        return [
+            Refused(
+                Refusal(_end(entry), fields[b"reason"].decode(), fields[b"error"].decode()),  # type: ignore[arg-type]
+                msgspec.msgpack.decode(fields[b"record"], type=RawRecord),
+            )
+            for entry, fields in entries
+        ]
+
+    def snapshot_offsets(self) -> dict[int, int]:
+        """First slot of each chunk → the offset that its snapshot stands at."""
+        found = calling(lambda: self._client.hgetall(self._key("snapshot_offsets")))
+        return {int(first): int(offset) for first, offset in found.items()}
+
+    def snapshots(self, firsts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """The bytes of the chunks that begin with these slots."""
+        for at in range(0, len(firsts), READ_CHUNKS):
+            some = list(firsts[at : at + READ_CHUNKS])
+            found = calling(lambda some=some: self._client.hmget(self._key("snapshots"), some))  # type: ignore[misc]
+            yield from zip(some, found, strict=True)
+
+    def _read(self, name: str, first: str, count: int) -> Iterator[Block]:
+        while True:
+            entries = calling(lambda first=first: self._client.xrange(self._key(name), first, count=count))  # type: ignore[misc]
+            for entry, fields in entries:
+                yield decode_block(fields[b"b"], _end(entry))
+            if len(entries) < count:
+                return
+            first = "(" + entries[-1][0].decode()
+
+    def _arguments(self, change: Commit) -> list[bytes | str | int]:
+        block = encode_block(change.block) if len(change.block) or change.roster is not None else b""
+        history = encode_block(change.history) if change.history is not None and len(change.history) else b""
+        roster = msgspec.json.encode(change.roster) if change.roster is not None else b""
+        rest: list[bytes | str | int] = [len(change.new_names), *change.new_names, len(change.refused)]
+        for refused in change.refused:
+            record = msgspec.msgpack.encode(refused.record)
+            rest += [refused.refusal.offset, refused.refusal.reason, refused.refusal.error, record]
+        rest += [len(change.counts)]
+        for name, amount in change.counts.items():
+            rest += [name, amount]
+        digest = hashlib.sha256(f"{change.expected}/{change.block.end}/".encode() + block + b"/" + history + roster)
+        digest.update(repr(rest).encode())
+        return [
+            self.token, change.expected, change.block.end, digest.hexdigest()[:32],
+            "" if change.mark is None else change.mark, block, history, roster,
+            "" if change.generation is None else change.generation, *rest,
+        ]  # fmt: skip
+
+    def _judge(self, reply: list[Any]) -> None:
+        kind = reply[0].decode()
+        if kind == "fenced":
+            raise FencedError(f"partition {self.partition} was taken by another consumer", "wait to be assigned it again")
+        if kind == "offset":
+            stands = int(reply[1])
+            raise OffsetConflict(f"partition {self.partition}: the ledger stands at {stands}", next_offset=stands)
+        if kind not in ("ok", "done"):
+            raise LedgerError(f"partition {self.partition}: {reply[1].decode()}", "this is a defect of killick")
+
+    def _call(self, function: str, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> list[Any]:
+        names = [self._key(key) for key in keys]
+        return call_function(self._client, CODE, f"{LIBRARY}_{function}", names, arguments)
+
+    def _key(self, name: str) -> str:
+        return self._tag + name
+
+
+_CURES = {
+    "form": "the settings of [model] changed: use another model name, or restore them",
+    "topic_id": "the observations topic was deleted and made anew: use another model name",
+    "partitions": "the same series would come to other partitions: use another model name and `killick produce` again",
+}
+
+
+def _end(entry: bytes) -> int:
+    return int(entry.partition(b"-")[0])

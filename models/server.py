@@ -1,0 +1,100 @@
+"""The one door to a Redis server (or Valkey, or a cluster of them): connecting, calling, and what can go wrong.
+
+Waiting and retrying are left to the caller: a call either answers, or says that it did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.resources.abc import Traversable
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.retry import Retry
+
+from models.errors import LedgerError, ServiceUnreachable
+
+TRANSIENT = ("LOADING", "READONLY", "MISCONF", "OOM", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "BUSY")
+
+Client = redis.Redis | RedisCluster
+T = TypeVar("T")
+
+
+def connect(url: str, *, password: str = "", timeout_s: float = 5.0, cluster: bool = False) -> Client:
+    """A client that answers in bytes, and leaves waiting and retrying to its caller."""
+    options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    if password:
+        options["password"] = password
+    try:
+        if cluster:
+            return RedisCluster.from_url(url, **options)
+        return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
+    except (redis.RedisError, OSError, ValueError) as error:
+        raise _unreachable(error) from error
+
+
+def calling(work: Callable[[], T]) -> T:
+    """What `work` returns.
+
+    Raises:
+        ServiceUnreachable: Redis did not answer, or can't take writes at present.
+        LedgerError: it refused for good.
+    """
+    try:
+        return work()
+    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        raise _unreachable(error) from error
+    except redis.ResponseError as error:
+        if str(error).lstrip("-").startswith(TRANSIENT):
+            raise ServiceUnreachable(f"Redis can't take commands now ({error})") from error
+        raise LedgerError(f"Redis refused a command ({error})", "see `killick doctor`") from error
+
+
+def _unreachable(error: Exception) -> ServiceUnreachable:
+    return ServiceUnreachable(
+        f"Redis did not answer ({type(error).__name__}: {error})", "is it running? see redis.url in the settings"
+    )
+
+
+def load_functions(client: Client, code: Traversable) -> None:
+    """Load a library of functions into the server; its text is the same at every start."""
+    text = code.read_text()
+    if isinstance(client, RedisCluster):
+        calling(lambda: client.function_load(text, replace=True, target_nodes=RedisCluster.PRIMARIES))
+    else:
+        calling(lambda: client.function_load(text, replace=True))
+
+
+def call_function(
+    client: Client, code: Traversable, name: str, keys: Sequence[str], arguments: Sequence[bytes | str | int]
+) -> list[Any]:
+    """The reply of one function call; its library is loaded where the server does not know it yet.
+
+    Raises:
+        ServiceUnreachable, LedgerError: as `calling`.
+    """
+
+    def call() -> list[Any]:
+        return client.fcall(name, len(keys), *keys, *arguments)  # type: ignore[no-any-return, arg-type]
+
+    try:
+        return calling(call)
+    except LedgerError as error:
+        if "Function not found" not in str(error):
+            raise
+    load_functions(client, code)
+    return calling(call)
+
+
+def server_facts(client: Client) -> dict[str, Any]:
+    """What the server says of itself: `INFO` server, memory, persistence and stats, and the settings that matter."""
+    facts: dict[str, Any] = {}
+    for section in ("server", "memory", "persistence", "stats"):
+        facts |= calling(lambda section=section: client.info(section))  # type: ignore[misc]
+    for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
+        facts |= calling(lambda name=name: client.config_get(name))  # type: ignore[misc]
+    return facts
+
+
