@@ -174,6 +174,7 @@ class RedisSettings(Section):
     )
     password: SecretStr | None = Field(default=None, description="password: by the environment only")
     password_file: str = Field(default="", description="file that holds the password")
+    cluster: bool = Field(default=False, description="whether the URL names a node of a Redis Cluster")
     timeout: PositiveLength = Field(default=Duration(5_000), description="how long one call may take")
 
 

@@ -124,23 +124,22 @@ class Settings(BaseSettings):
         """The consumer group."""
         return self.kafka.group or f"killick-{self.model.name}"
 
-    def kafka_security(self) -> dict[str, Any]:
-        """How to speak to the brokers, as kafka-python names it.
+    def kafka_security(self) -> dict[str, str]:
+        """How to speak to the brokers: keyword arguments of `Source`, `Sink` and `Admin`.
 
         Raises:
             ConfigError: the password's file can't be read.
         """
-        security: dict[str, Any] = {"security_protocol": self.kafka.security_protocol}
-        if self.kafka.ca_file:
-            security["ssl_cafile"] = self.kafka.ca_file
-        if self.kafka.security_protocol.startswith("SASL"):
-            security["sasl_mechanism"] = self.kafka.sasl_mechanism
-            security["sasl_plain_username"] = self.kafka.username
-            security["sasl_plain_password"] = _secret("kafka", self.kafka.password, self.kafka.password_file)
+        kafka = self.kafka
+        security = {"security_protocol": kafka.security_protocol, "ca_file": kafka.ca_file}
+        if kafka.security_protocol.startswith("SASL"):
+            security["sasl_mechanism"] = kafka.sasl_mechanism
+            security["username"] = kafka.username
+            security["password"] = _secret("kafka", kafka.password, kafka.password_file)
         return security
 
-    def redis_password(self) -> str | None:
-        """The password for Redis; None where there is none.
+    def redis_password(self) -> str:
+        """The password for Redis; "" where there is none, or it stands in the URL.
 
         Raises:
             ConfigError: the password's file can't be read.
@@ -363,11 +362,11 @@ def masked(text: str) -> str:
     return re.sub(r"(://[^/\s:@]*:)[^/\s]*@", r"\1***@", text)
 
 
-def _secret(section: str, given: SecretStr | None, file: str) -> str | None:
+def _secret(section: str, given: SecretStr | None, file: str) -> str:
     if given is not None:
         return given.get_secret_value()
     if not file:
-        return None
+        return ""
     try:
         return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,0 +1,172 @@
+"""`killick doctor`: asks the settings, Kafka, Redis and this machine, and says what to repair."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from models.errors import KillickError
+from worker import doctor as examine
+from worker.doctor import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from worker.session import Session
+    from worker.settings import Loaded, Settings
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: exit_code and findings.")
+@click.option("--create-topics", is_flag=True, help="Create the topics that are missing.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1, 10_000),
+    default=6,
+    show_default=True,
+    help="Of the topics to create.",
+)
+@click.option(
+    "--series",
+    type=click.IntRange(min=1),
+    default=1_000,
+    show_default=True,
+    help="How many to do the memory sum for.",
+)
+@click.option(
+    "--skip-network-test", is_flag=True, help="Leave TensorFlow and the test of its bits out (about 3 s)."
+)
+@click.pass_context
+def doctor(
+    ctx: click.Context,
+    as_json: bool,
+    create_topics: bool,
+    partitions: int,
+    series: int,
+    skip_network_test: bool,
+) -> None:
+    """Check settings, services and this machine; each finding comes with its cure.
+
+    Exit code: 0 nothing failed, 1 something did, 3 a service can't be reached.
+    """
+    session: Session = ctx.obj
+    loaded = session.load()
+    findings: list[Finding] = []
+    for finding in _examine(loaded, partitions if create_topics else None, series, skip_network_test):
+        findings.append(finding)
+        if not as_json:
+            _print(finding)
+    code = examine.exit_code(findings)
+    if as_json:
+        body = {"exit_code": code, "findings": [asdict(finding) for finding in findings]}
+        click.echo(json.dumps(body, ensure_ascii=False, indent=2))
+    ctx.exit(code)
+
+
+def _print(finding: Finding) -> None:
+    mark = click.style(f"{finding.status:4}", fg=_COLOURS[finding.status])
+    cure = f": {finding.cure}" if finding.cure else ""
+    click.echo(f"{mark}  {finding.subject}: {finding.message}{cure}")
+
+
+def _examine(
+    loaded: Loaded, partitions: int | None, series: int, skip_network_test: bool
+) -> Iterator[Finding]:
+    settings = loaded.settings
+    yield Finding(
+        "ok", "settings", f"model {settings.model.name!r}, {loaded.path or 'defaults and environment'}"
+    )
+    yield from _guarded("kafka", _kafka(settings, partitions))
+    facts: dict[str, Any] = {}
+    yield from _guarded("redis", _redis(settings, facts))
+    yield from _guarded("memory", examine.of_sizing(_load(settings, series), examine.memory_limit(facts)))
+    if not skip_network_test:
+        yield from _guarded("network", _network(settings))
+
+
+def _guarded(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings; an error on the way is the last one."""
+    try:
+        yield from findings
+    except KillickError as error:
+        yield examine.failure(subject, error)
+
+
+def _kafka(settings: Settings, partitions: int | None) -> Iterator[Finding]:
+    from consumers.kafka import Admin
+
+    kafka = settings.kafka
+    admin = Admin(kafka.bootstrap_servers, **settings.kafka_security())
+    try:
+        yield Finding("ok", "kafka", f"{kafka.bootstrap_servers} answers")
+        topics = {
+            "observations": kafka.observations,
+            "predictions": kafka.predictions,
+            "dead_letters": kafka.dead_letters,
+        }
+        yield from examine.of_topics(admin, topics, kafka.dead_letters, create=partitions)
+    finally:
+        admin.close()
+
+
+def _redis(settings: Settings, facts: dict[str, Any]) -> Iterator[Finding]:
+    """Findings on the server, whose facts are put into `facts` for the memory sum."""
+    from models.server import calling, connect, server_facts
+
+    redis = settings.redis
+    client = connect(
+        redis.url, password=settings.redis_password(), timeout_s=redis.timeout.seconds, cluster=redis.cluster
+    )
+    try:
+        facts |= server_facts(client)
+        before_s = time.time()
+        seconds, microseconds = calling(client.time)
+        now_ms = int((before_s + time.time()) * 500)
+        yield from examine.of_redis(facts, now_ms, seconds * 1_000 + microseconds // 1_000)
+        calling(client.function_list)
+        yield Finding("ok", "redis functions", "the ledger's functions can be loaded")
+    finally:
+        client.close()
+
+
+def _load(settings: Settings, series: int) -> examine.Load:
+    from models.forecaster import Carried
+    from models.scaling import SeriesState
+
+    state = SeriesState(settings.series_form())
+    state.reserve(1)
+    horizon = settings.model.horizon
+    carried = Carried(settings.architecture(gain=(1.0,) * horizon).carried_size, horizon)
+    carried.reserve(1)
+    return examine.Load(
+        features=len(settings.model.features),
+        horizon=horizon,
+        series=series,
+        interval_ms=settings.interval_ms,
+        retention_ms=settings.ledger.retention.ms,
+        series_state_bytes=_bytes_a_slot(state.arrays()),
+        carried_bytes=_bytes_a_slot(carried.arrays()),
+    )
+
+
+def _bytes_a_slot(arrays: dict[str, Any]) -> int:
+    return sum(int(array.nbytes) // len(array) for array in arrays.values())
+
+
+def _network(settings: Settings) -> Iterator[Finding]:
+    """The self-test of the bits, for the architecture of the settings with fresh weights."""
+    from models.network import Network, configure
+    from models.weights import fresh_weights
+
+    configure(settings.network.threads)
+    architecture = settings.architecture(gain=(1.0,) * settings.model.horizon)
+    Network(architecture, fresh_weights(architecture, seed=settings.training.seed)).self_test()
+    yield Finding(
+        "ok", "network", "equal bits in tiles of 8 to 1,024: a replay on this machine repeats exactly"
+    )

@@ -1,0 +1,238 @@
+"""Commands that read a file of observations: `killick produce`, `killick fit`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from models.errors import ConfigError, DataError, ServiceUnreachable
+from worker.durations import parse_duration
+
+if TYPE_CHECKING:
+    from consumers.history import History
+    from worker.session import Session
+    from worker.settings import Settings
+
+RETRY_S = 1.0
+Command = TypeVar("Command", bound=Callable[..., Any])
+_FROM_FILE = (
+    "An ISO time (UTC unless it says otherwise), epoch milliseconds, or a length such as 56d from its start."
+)
+
+
+def of_history(command: Command) -> Command:
+    """Gives a command the argument FILE and the options that say which column is what."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS: list[Callable[[Any], Any]] = [
+    click.argument("file", type=click.Path()),
+    click.option(
+        "--time",
+        "time_columns",
+        metavar="COL[,COL…]",
+        default="time",
+        show_default=True,
+        help="Column of the time, or the columns of year, month, day, hour, … in this order.",
+    ),
+    click.option(
+        "--series", metavar="COL", help="Column that names the series; without it FILE is one series."
+    ),
+    click.option("--series-from-columns", is_flag=True, help="Each column of values is a series of its own."),
+    click.option(
+        "--values",
+        metavar="A[,B=COL…]",
+        help="Columns of the features, B=COL where B stands in COL; without it the features' own names. "
+        "With --series-from-columns the columns that are series; without it all.",
+    ),
+    click.option(
+        "--timezone", metavar="ZONE", default="UTC", show_default=True, help="Of times that have no offset."
+    ),
+    click.option(
+        "--epoch-unit",
+        type=click.Choice(["ms", "s"]),
+        default="ms",
+        show_default=True,
+        help="Of times that are numbers.",
+    ),
+    click.option("--since", metavar="TIME", help=f"Leave out what is before. {_FROM_FILE}"),
+    click.option("--until", metavar="TIME", help=f"Leave out this time and what is after it. {_FROM_FILE}"),
+]
+
+
+def read(
+    settings: Settings,
+    file: str,
+    *,
+    time_columns: str,
+    series: str | None,
+    series_from_columns: bool,
+    values: str | None,
+    timezone: str,
+    epoch_unit: Literal["ms", "s"],
+    since: str | None,
+    until: str | None,
+) -> History:
+    """The observations that the options of `of_history` name.
+
+    Raises:
+        DataError: the file can't be used, or nothing of it is left.
+        ConfigError: the options don't fit the file or the model.
+    """
+    from consumers.observations import Columns, parse_values, read_history
+
+    columns = Columns(
+        time=tuple(name.strip() for name in time_columns.split(",")),
+        series=series,
+        series_from_columns=series_from_columns,
+        value_columns=parse_values(values) if values is not None else None,
+        timezone=timezone,
+        epoch_unit=epoch_unit,
+    )
+    history = read_history(file, columns, features=settings.model.features, target=settings.model.target)
+    if len(history) == 0:
+        raise DataError(f"{file!r} holds no observations", "name a file with at least one row")
+    first_ms = int(history.time_ms[0])
+    history = history.since(moment_ms(since, first_ms)) if since is not None else history
+    history = history.until(moment_ms(until, first_ms)) if until is not None else history
+    if len(history) == 0:
+        raise DataError(f"{file!r} has no observations since {since} until {until}", "choose a wider span")
+    return history
+
+
+def moment_ms(text: str, first_ms: int) -> int:
+    """Epoch milliseconds of an ISO time, of epoch milliseconds, or of a length counted from `first_ms`.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    from datetime import UTC, datetime
+
+    if text.strip().isdigit() and len(text.strip()) > len("20130101"):
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        try:
+            return first_ms + parse_duration(text).ms
+        except ConfigError:
+            raise ConfigError(
+                f"{text!r} is not a time", "write 2013-03-01, 2013-03-01T06:00:00Z or 56d"
+            ) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+class Speed(click.ParamType[float | None]):
+    """A multiple of event time, or "max"."""
+
+    name = "speed"
+
+    def convert(
+        self, value: str | float | None, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | None:
+        """The multiple; None for "max"."""
+        if value is None or value == "max":
+            return None
+        try:
+            speed = float(value)
+        except ValueError:
+            speed = 0.0
+        if not 0 < speed < float("inf"):
+            self.fail(f'{value!r} is neither "max" nor a number above 0', param, ctx)
+        return speed
+
+
+@click.command()
+@of_history
+@click.option(
+    "--speed",
+    type=Speed(),
+    metavar="X",
+    default="max",
+    show_default=True,
+    help="Multiple of the observations' own pace: 1 is live, 3600 an hour a second, max as fast as it goes.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Send the first N only.")
+@click.option(
+    "--wait", metavar="LENGTH", default="1min", show_default=True, help="Longest wait for Kafka at the start."
+)
+@click.pass_obj
+def produce(
+    session: Session, /, file: str, speed: float | None, limit: int | None, wait: str, **options: Any
+) -> None:
+    r"""Send FILE (CSV, .csv.gz or Parquet) to the topic of observations, sorted by time.
+
+    \b
+    Long:  killick produce weather.csv --time time_hour --series origin --values temp,dewp
+    Wide:  killick produce ETTh1.csv --time date --series-from-columns --speed 3600
+    Parts: killick produce pm25.csv --time year,month,day,hour --values pm=pm2.5
+    """
+    from consumers.kafka import Sink
+    from worker.produce import Producer
+    from worker.progress import progress
+
+    settings = session.settings()
+    history = read(settings, file, **options)
+    history = history.slice(0, limit) if limit else history
+    servers, security, topic = (
+        settings.kafka.bootstrap_servers,
+        settings.kafka_security(),
+        settings.kafka.observations,
+    )
+    patience_s = parse_duration(wait).seconds
+    patiently(lambda: _require_topic(servers, security, topic), patience_s)
+    sink = patiently(lambda: Sink(servers, **security), patience_s)
+    try:
+        with progress(f"sending to {topic}", len(history), sys.stderr) as report:
+            producer = Producer(sink, topic, speed, report)
+            try:
+                sent = producer.run(history)
+            except KeyboardInterrupt:
+                sink.flush(timeout_s=5.0)
+                click.echo(f"interrupted: sent {producer.sent:,} of {len(history):,} observations", err=True)
+                raise
+    finally:
+        sink.close()
+    click.echo(
+        f"sent {sent.observations:,} observations in {sent.seconds:.1f} s, {sent.per_second:,.0f} a second"
+    )
+
+
+Found = TypeVar("Found")
+
+
+def patiently(call: Callable[[], Found], patience_s: float) -> Found:
+    """What `call` returns, tried again while a service is away.
+
+    Raises:
+        ServiceUnreachable: it was away for longer than `patience_s`.
+    """
+    deadline_s = time.monotonic() + patience_s
+    said = False
+    while True:
+        try:
+            return call()
+        except ServiceUnreachable as error:
+            if time.monotonic() + RETRY_S > deadline_s:
+                raise
+            if not said:
+                click.echo(f"waiting for up to {patience_s:.0f} s: {error.message}", err=True)
+                said = True
+            time.sleep(RETRY_S)
+
+
+def _require_topic(servers: str, security: dict[str, str], topic: str) -> None:
+    from consumers.kafka import Admin
+
+    admin = Admin(servers, **security)
+    try:
+        if admin.partitions(topic) is None:
+            raise ConfigError(f"topic {topic!r} is not there", "create it: `killick doctor --create-topics`")
+    finally:
+        admin.close()

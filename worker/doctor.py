@@ -1,0 +1,244 @@
+"""What `killick doctor` looks at: each finding with its cure. Clients and facts are passed in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from models.errors import KillickError, ServiceUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MIN_REDIS = (7, 0)
+WAITAOF_REDIS = (7, 2)
+SKEW_LIMIT_MS = 2_000
+GIB = 1 << 30
+DEAD_LETTER_PARTITIONS = 1
+BLOCK_BYTES = 250  # a block's own cost in a stream: id, header and Redis' bookkeeping
+SLOT_BYTES = 10  # slot, step and scale of one observation
+
+Status = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    status: Status
+    subject: str
+    message: str
+    cure: str = ""
+    unreachable: bool = False
+
+
+class Topics(Protocol):
+    """What looking at topics needs of a `consumers.kafka.Admin`."""
+
+    def partitions(self, topic: str) -> int | None:
+        """How many partitions a topic has; None: it is not there."""
+
+    def create_topic(self, name: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
+        """Whether the topic was created."""
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """0 without a failure, 3 if a service can't be reached, else 1."""
+    if any(finding.unreachable for finding in findings):
+        return ServiceUnreachable.exit_code
+    return 1 if any(finding.status == "fail" for finding in findings) else 0
+
+
+def failure(subject: str, error: KillickError) -> Finding:
+    """An error as a finding."""
+    return Finding(
+        "fail", subject, error.message, error.cure, unreachable=isinstance(error, ServiceUnreachable)
+    )
+
+
+def of_topics(
+    admin: Topics, names: Mapping[str, str], dead_letters: str, *, create: int | None
+) -> Iterator[Finding]:
+    """One finding for each topic of {setting: topic}; `create`: partitions of those to make."""
+    for setting, topic in names.items():
+        wanted = DEAD_LETTER_PARTITIONS if topic == dead_letters else create
+        held = admin.partitions(topic)
+        if held is not None:
+            yield Finding("ok", f"topic {topic}", f"{held} partitions")
+        elif create is not None and wanted is not None:
+            made = admin.create_topic(topic, wanted)
+            yield Finding(
+                "ok", f"topic {topic}", f"created with {wanted} partitions" if made else "is there by now"
+            )
+        else:
+            yield Finding(
+                "fail",
+                f"topic {topic}",
+                "is not there",
+                f"`killick doctor --create-topics` creates it; or set kafka.{setting}",
+            )
+
+
+def of_redis(facts: Mapping[str, Any], now_ms: int, server_ms: int) -> Iterator[Finding]:
+    """What the server's facts promise and what they don't."""
+    name, version = server_version(facts)
+    shown = ".".join(str(part) for part in version)
+    if name == "Redis" and version < MIN_REDIS:
+        yield Finding(
+            "fail", "redis version", f"Redis {shown} has no functions", "run Redis 7 or later, or Valkey"
+        )
+    else:
+        yield Finding("ok", "redis version", f"{name} {shown}")
+    yield _eviction(_text(facts, "maxmemory-policy") or _text(facts, "maxmemory_policy"))
+    waits = name == "Valkey" or version >= WAITAOF_REDIS
+    yield _durability(_text(facts, "appendonly"), _text(facts, "appendfsync"), waits=waits)
+    skew_ms = abs(server_ms - now_ms)
+    if skew_ms > SKEW_LIMIT_MS:
+        yield Finding(
+            "warn",
+            "clocks",
+            f"Redis' clock and this machine's differ by {skew_ms:,} ms, the limit is {SKEW_LIMIT_MS:,}",
+            "run NTP on both",
+        )
+    else:
+        yield Finding("ok", "clocks", f"Redis' clock and this machine's differ by {skew_ms} ms")
+
+
+def server_version(facts: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
+    """Name and version of the server; a Valkey calls itself Redis 7.2 too, for old clients."""
+    valkey = _text(facts, "valkey_version")
+    text = valkey or _text(facts, "redis_version")
+    numbers = tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
+    return ("Valkey" if valkey else "Redis"), numbers
+
+
+def _eviction(policy: str) -> Finding:
+    if policy in ("noeviction", ""):
+        return Finding("ok", "redis eviction", "noeviction: nothing is thrown away when memory is full")
+    return Finding(
+        "fail",
+        "redis eviction",
+        f"maxmemory-policy is {policy}: a full server would throw parts of the ledger away",
+        "set maxmemory-policy noeviction",
+    )
+
+
+def _durability(appendonly: str, appendfsync: str, *, waits: bool) -> Finding:
+    """What a power cut can cost; a crash of the server alone costs nothing with an append-only file."""
+    subject = "redis durability"
+    if appendonly != "yes":
+        return Finding(
+            "warn",
+            subject,
+            "appendonly is off: what Redis holds is lost with it",
+            "set appendonly yes (appendfsync everysec, or always)",
+        )
+    if appendfsync == "always":
+        return Finding(
+            "ok", subject, "appendonly, appendfsync always: a commit is on disk when it is acknowledged"
+        )
+    if appendfsync == "everysec" and waits:
+        return Finding(
+            "ok",
+            subject,
+            "appendonly, appendfsync everysec: a power cut may cost a second, which is then read again; "
+            "promotions wait for the disk (WAITAOF)",
+        )
+    return Finding(
+        "warn",
+        subject,
+        f"appendonly, appendfsync {appendfsync}, no WAITAOF: a power cut may cost commits and promotions",
+        "set appendfsync always, or run Redis 7.2 or later, or Valkey",
+    )
+
+
+@dataclass(frozen=True)
+class Load:
+    """The numbers that memory follows from."""
+
+    features: int
+    horizon: int
+    series: int
+    interval_ms: int
+    retention_ms: int
+    series_state_bytes: int
+    carried_bytes: int
+
+    @property
+    def observations_per_s(self) -> float:
+        """The rate of all series together."""
+        return self.series * 1_000 / self.interval_ms
+
+    @property
+    def bytes_per_observation(self) -> int:
+        """Redis' bytes for an observation and its pairs: F values, H forecasts, and what names them."""
+        return 8 * self.features + 4 * self.horizon + SLOT_BYTES
+
+    @property
+    def retained_bytes(self) -> int:
+        """Redis' bytes for what retention keeps."""
+        steps = math.ceil(self.retention_ms / self.interval_ms)
+        return self.series * steps * self.bytes_per_observation + steps * BLOCK_BYTES
+
+    @property
+    def snapshot_bytes(self) -> int:
+        """Redis' bytes for the newest snapshot, at most."""
+        return self.series * (self.series_state_bytes + self.carried_bytes)
+
+
+def of_sizing(load: Load, limit_bytes: int) -> Iterator[Finding]:
+    """The sum for the user: what Redis holds when retention is reached, and when it is full otherwise."""
+    needed = load.retained_bytes + load.snapshot_bytes
+    rate = load.observations_per_s
+    about = (
+        f"{load.series:,} series every {load.interval_ms / 1_000:g} s, each observation "
+        f"{load.bytes_per_observation} bytes with its pairs: {_size(needed)} at the end of retention"
+    )
+    if limit_bytes <= 0:
+        yield Finding("ok", "redis memory", about)
+    elif needed <= 0.75 * limit_bytes:
+        yield Finding("ok", "redis memory", f"{about}, of {_size(limit_bytes)}")
+    else:
+        full_s = max(0.0, limit_bytes - load.snapshot_bytes) / (rate * load.bytes_per_observation)
+        yield Finding(
+            "warn",
+            "redis memory",
+            f"{about}; {_size(limit_bytes)} are full after {_span(full_s)}",
+            "shorten ledger.retention, or give Redis more memory",
+        )
+    per_series = load.series_state_bytes + load.carried_bytes
+    yield Finding(
+        "ok",
+        "consumer memory",
+        f"{per_series:,} bytes a series, {_size(load.series * per_series)} for {load.series:,} (one version)",
+    )
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GiB", GIB), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def _text(facts: Mapping[Any, Any], name: str) -> str:
+    """A fact as text: `CONFIG GET` answers in bytes, `INFO` in text."""
+    found = facts.get(name, facts.get(name.encode(), ""))
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def memory_limit(facts: Mapping[str, Any]) -> int:
+    """Bytes that the server may use: its own limit, else the machine's memory; 0 if neither is known."""
+    for name in ("maxmemory", "total_system_memory"):
+        text = _text(facts, name)
+        if text.isdigit() and int(text) > 0:
+            return int(text)
+    return 0
