@@ -179,11 +179,13 @@ def scan_waves(
     active: Tensor,
     carried: Tensor,
     weights: list[Tensor],
+    fresh: Tensor | None = None,
     masks: list[Masks] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Outputs `(W, T, H)` and carried state `(T, S)` as tensors; to be called inside a `tf.function`.
 
-    `weights` are in the order of `Architecture.weight_shapes()`; `masks`, one a layer, are for training.
+    `weights` are in the order of `Architecture.weight_shapes()`. Training alone uses `fresh` (W, T), the
+    waves before which a lane's state is zeroed, and `masks`, one a layer.
     """
     layers = [tuple(weights[3 * i : 3 * i + 3]) for i in range(len(shape.units))]
     head_kernel, head_bias = weights[-2:]
@@ -201,6 +203,8 @@ def scan_waves(
         wave: Tensor, states: tuple[Tensor, ...], tops: Tensor
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         moves = active[wave][:, None]  # (T, 1)
+        if fresh is not None:
+            states = tuple(tf.where(fresh[wave][:, None], tf.zeros_like(state), state) for state in states)
         after: list[Tensor] = []
         per_layer = len(states) // len(layers)
         below: Tensor = None

@@ -1,0 +1,257 @@
+"""What a network is trained on: dense arrays by series and step, and the order in which training walks them.
+
+A label may be used only when its time lies inside the span that is trained on: else the network would be
+trained by what had not been observed (the horizon leak).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.architecture import Architecture, Float32
+from models.errors import DataError
+from models.forecaster import inputs
+from models.scaling import Rows, SeriesForm
+
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Number = TypeVar("Number", np.float64, np.int64, np.bool_)
+LEAST_GAIN = 1e-3
+BOUND = 8.0  # scales
+MAX_WARM_UP_STEPS = 288  # a series' first steps, up to a period, train nothing: their scale is a guess
+CHUNKS_PER_SEGMENT = 6  # shorter series are cut into fewer segments, so that an epoch has some steps
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """S series over T steps of a common clock, I inputs, H leads.
+
+    `targets` are what the network's output, times the gain, should be: (x_{t+k} - x_t)/S_t in the
+    "correction" form, (x_{t+k} - level_t)/S_t in the "plain" form; zero where not `known`. `active` marks the
+    steps that a series takes (bridged ones too), `fresh` those at which its carried state starts from zero.
+    """
+
+    inputs: Float32  # (S, T, I)
+    targets: Float32  # (S, T, H)
+    known: Bools  # (S, T, H)
+    active: Bools  # (S, T)
+    fresh: Bools  # (S, T)
+    first_step: int
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of the common clock, T."""
+        return int(self.inputs.shape[1])
+
+    @property
+    def horizon(self) -> int:
+        """The number of leads, H."""
+        return int(self.targets.shape[2])
+
+    def usable(self, begin: int, end: int) -> int:
+        """How many labels forecasts issued from `begin` on have before `end` (steps of the common clock)."""
+        return sum(
+            int(self.known[:, begin : max(begin, end - k), k - 1].sum()) for k in range(1, self.horizon + 1)
+        )
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where train | validation | tail end, in steps of the common clock."""
+
+    train_end: int
+    validation_end: int
+    end: int
+
+    @classmethod
+    def by_share(cls, steps: int, validation: float, tail: float, horizon: int) -> Spans:
+        """The spans that give validation and tail these shares of the steps.
+
+        Raises:
+            DataError: a span would be too short to hold a few horizons.
+        """
+        train_end = round(steps * (1.0 - validation - tail))
+        validation_end = round(steps * (1.0 - tail))
+        spans = cls(train_end, validation_end, steps)
+        shortest = 3 * horizon
+        lengths = {"training": train_end, "validation": validation_end - train_end}
+        if tail > 0:
+            lengths["held-out"] = steps - validation_end
+        for name, length in lengths.items():
+            if length < shortest:
+                raise DataError(
+                    f"the history has {steps} steps, of which {length} make the {name} span; "
+                    f"at least {shortest} (3 horizons) are needed",
+                    "give a longer history, a shorter horizon or other shares",
+                )
+        return spans
+
+
+def sequences_of(architecture: Architecture, form: SeriesForm, rows: Rows) -> Sequences:
+    """The sequences in the rows of a whole history, one a slot; the series state was empty before it."""
+    slot, step = rows.slot[rows.lane], rows.step
+    first = int(step.min())
+    shape = (int(slot.max()) + 1, int(step.max()) - first + 1)
+    at = (slot, step - first)
+    target = form.target_index
+
+    def dense(column: NDArray[Number], empty: int = 0) -> NDArray[Number]:
+        out = np.full(shape, empty, column.dtype)
+        out[at] = column
+        return out
+
+    network_inputs = np.zeros((*shape, architecture.input_size), np.float32)
+    network_inputs[at] = inputs(architecture, form, rows)
+    x = dense(rows.x[:, target])
+    base = x if architecture.form == "correction" else dense(rows.level[:, target])
+    targets, known = _targets(
+        x,
+        base,
+        scale=dense(rows.scale[:, target]),
+        age=dense(rows.age, -1),
+        issued=dense(rows.source, -1) >= 0,
+        observed=dense(rows.present[:, target]),
+        warm_up=min(form.period_steps, MAX_WARM_UP_STEPS),
+        horizon=architecture.horizon,
+    )
+    return Sequences(
+        inputs=network_inputs,
+        targets=targets,
+        known=known,
+        active=dense(rows.age, -1) >= 0,
+        fresh=dense(rows.age, -1) == 0,
+        first_step=first,
+    )
+
+
+def _targets(  # noqa: PLR0913 - columns of one table
+    x: NDArray[np.float64],
+    base: NDArray[np.float64],
+    *,
+    scale: NDArray[np.float64],
+    age: Ints,
+    issued: Bools,
+    observed: Bools,
+    warm_up: int,
+    horizon: int,
+) -> tuple[Float32, Bools]:
+    """Scaled differences `(S, T, H)` and where they are known; all columns are `(S, T)`."""
+    steps = x.shape[1]
+    targets = np.zeros((*x.shape, horizon), np.float32)
+    known = np.zeros((*x.shape, horizon), np.bool_)
+    for k in range(1, min(horizon, steps - 1) + 1):
+        now, then = slice(0, steps - k), slice(k, steps)
+        ok = issued[:, now] & observed[:, then] & (age[:, now] >= warm_up)
+        ok &= scale[:, now] > 0
+        ok &= age[:, then] - age[:, now] == k  # no new start in between
+        difference = np.where(ok, x[:, then] - base[:, now], 0.0)
+        targets[:, now, k - 1] = np.divide(difference, scale[:, now], out=np.zeros_like(difference), where=ok)
+        known[:, now, k - 1] = ok
+    return targets, known
+
+
+def gains(sequences: Sequences, train_end: int) -> tuple[float, ...]:
+    """Root-mean-square of the scaled difference at each lead over the training span, g_k (RECIPE).
+
+    Differences are bounded: where a series that stood still moves again they are hundreds of its scale.
+    """
+    found = []
+    for k in range(1, sequences.horizon + 1):
+        issued = slice(0, max(0, train_end - k))
+        known = sequences.known[:, issued, k - 1]
+        values = np.clip(sequences.targets[:, issued, k - 1][known].astype(np.float64), -BOUND, BOUND)
+        found.append(max(LEAST_GAIN, float(np.sqrt(np.mean(values**2)))) if len(values) else 1.0)
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One chunk of C steps of B lanes, steps first, as the network scans it."""
+
+    lanes: Ints  # (B,) which lanes of the walk
+    inputs: Float32  # (C, B, I)
+    active: Bools  # (C, B)
+    fresh: Bools  # (C, B)
+    targets: Float32  # (C, B, H)
+    known: Float32  # (C, B, H) 1 or 0
+
+
+class Walk:
+    """The lanes that training walks side by side: each series cut into segments, each walked in time order.
+
+    Segment j ends where segment j + 1 begins, so the state at the end of one is what the next starts from in
+    the following epoch (`handed_on`).
+    """
+
+    def __init__(self, sequences: Sequences, end: int, chunk: int, segments: int) -> None:
+        self._sequences = sequences
+        self._end = end
+        self._chunk = chunk
+        lanes: list[tuple[int, int, int, int]] = []  # series, start, stop, the lane before
+        for series in range(len(sequences.active)):
+            taken = np.flatnonzero(sequences.active[series, :end])
+            if not len(taken):
+                continue
+            start, stop = int(taken[0]), int(taken[-1]) + 1
+            pieces = max(1, min(segments, (stop - start) // (CHUNKS_PER_SEGMENT * chunk)))
+            cuts = np.linspace(start, stop, pieces + 1).astype(int).tolist()
+            for i in range(pieces):
+                lanes.append((series, cuts[i], cuts[i + 1], len(lanes) - 1 if i else -1))
+        self.series, self.start, self.stop, self.before = np.array(lanes, np.int64).reshape(-1, 4).T
+
+    @property
+    def lanes(self) -> int:
+        """The number of lanes."""
+        return len(self.series)
+
+    @property
+    def longest(self) -> int:
+        """The number of steps of the longest lane, 0 without lanes."""
+        return int((self.stop - self.start).max(initial=0))
+
+    def boundaries(self, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Where an epoch's chunks begin and end, from the lanes' starts; the first is cut short at random.
+
+        Without that every epoch would cut, and so train, alike.
+        """
+        first = int(rng.integers(self._chunk // 2 + 1, self._chunk + 1))
+        begins = [0, *range(first, self.longest, self._chunk)]
+        return list(zip(begins, [*begins[1:], self.longest], strict=True))
+
+    def batches(self, begin: int, end: int, groups: int, rng: np.random.Generator) -> Iterator[Batch]:
+        """The chunk `begin…end` of all lanes in `groups` batches, dealt out at random."""
+        order = np.arange(self.lanes) if groups == 1 else rng.permutation(self.lanes)
+        for lanes in np.array_split(order, groups):
+            yield self.batch(lanes, begin, end)
+
+    def batch(self, lanes: Ints, begin: int, end: int) -> Batch:
+        """The chunk `begin…end`, counted from the lanes' starts, of some lanes."""
+        return self._cut(lanes, self.start[lanes] + np.arange(begin, end)[:, None])
+
+    def at_times(self, lanes: Ints, begin: int, end: int) -> Batch:
+        """The steps `begin…end` of the common clock of some lanes."""
+        return self._cut(lanes, np.repeat(np.arange(begin, end)[:, None], len(lanes), axis=1))
+
+    def _cut(self, lanes: Ints, time: Ints) -> Batch:
+        source = self._sequences
+        inside = (time >= self.start[lanes]) & (time < self.stop[lanes])  # (C, B)
+        at = (self.series[lanes][None, :], np.minimum(time, source.steps - 1))
+        leads = np.arange(1, source.horizon + 1)
+        in_span = time[:, :, None] + leads < self._end  # the label's own time is before the end
+        return Batch(
+            lanes=lanes,
+            inputs=source.inputs[at],
+            active=source.active[at] & inside,
+            fresh=source.fresh[at] & inside,
+            targets=source.targets[at],
+            known=(source.known[at] & in_span & inside[:, :, None]).astype(np.float32),
+        )
+
+    def handed_on(self, carried: Float32) -> Float32:
+        """The state `(B, S)` to start the next epoch from: that at the end of the lane before, else zero."""
+        return np.where((self.before >= 0)[:, None], carried[self.before], np.float32(0.0))
