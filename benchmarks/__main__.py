@@ -1,0 +1,19 @@
+"""Lists the benchmarks with their first lines: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+
+def main() -> None:
+    """Print one line per benchmark: how it is run and what it measures."""
+    found = sorted(p for p in Path(__file__).parent.glob("*.py") if not p.name.startswith("_"))
+    for path in found:
+        doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "(no docstring)"
+        print(f"python -m benchmarks.{path.stem:<14} {doc.splitlines()[0]}")
+    print("killick bench throughput        Forecasts a second on your own Kafka and Redis.")
+
+
+if __name__ == "__main__":
+    main()

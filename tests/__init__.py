@@ -1,0 +1,1 @@
+"""Tests of killick, laid out as the packages are."""

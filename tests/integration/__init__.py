@@ -1,0 +1,1 @@
+"""Tests of the whole, on a real Kafka and a real Redis."""

@@ -1,0 +1,1 @@
+"""How the real servers of the tests start and stop: Apache Kafka, Redis and Valkey."""
