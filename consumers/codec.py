@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from consumers.ledger import RawRecord, Refused
+from consumers.ledger import DIGEST_HEADER, RawRecord, Refused
 from consumers.stream import Arrivals, Reason, Refusal, Singles
 from models.errors import KillickError
 from models.scaling import Ints, SeriesForm
@@ -246,14 +246,18 @@ class Encoder:
 
 
 def raw_record(record: Record) -> RawRecord:
-    """The record as a dead letter keeps it; one too big for the topic as its digest and size."""
-    value = record.value
-    headers = tuple((key, content) for key, content in record.headers or ())
-    if len(value or b"") + len(record.key or b"") + sum(len(c or b"") for _, c in headers) > MAX_DEAD_LETTER_BYTES:
-        summary = {"sha256": hashlib.sha256(value or b"").hexdigest(), "bytes": len(value or b"")}
-        return RawRecord((record.key or b"")[:MAX_NAME_CHARS], orjson.dumps(summary), (("killick-too-big", b"1"),),
-                         record.timestamp)  # fmt: skip
-    return RawRecord(record.key, value, headers, record.timestamp)
+    """The record as a dead letter keeps it; one too big for a topic's default limit as its digest and size."""
+    raw = RawRecord(record.key, record.value, tuple(record.headers or ()), record.timestamp)
+    size = len(raw.key or b"") + len(raw.value or b"") + sum(len(content or b"") for _, content in raw.headers)
+    return raw if size <= MAX_DEAD_LETTER_BYTES else digest_record(raw)
+
+
+def digest_record(record: RawRecord) -> RawRecord:
+    """What stands for a record that is too big: the digest and size of its value, its key as far as it goes."""
+    value = record.value or b""
+    summary = orjson.dumps({"sha256": hashlib.sha256(value).hexdigest(), "bytes": len(value)})
+    key = None if record.key is None else record.key[:MAX_NAME_CHARS]
+    return RawRecord(key, summary, ((DIGEST_HEADER, b"1"),), record.timestamp_ms)
 
 
 def dead_letter(refused: Refused, topic: str, partition: int) -> tuple[bytes | None, bytes | None, Headers]:

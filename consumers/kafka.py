@@ -20,7 +20,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.structs import OffsetAndMetadata
 
 from consumers.codec import Headers, Record
-from models.errors import ConfigError, KillickError, LedgerError, ServiceUnreachable
+from models.errors import ConfigError, KillickError, LedgerError, NotReady, ServiceUnreachable
 
 REQUEST_TIMEOUT_MS = 10_000
 BOOTSTRAP_TIMEOUT_MS = 10_000
@@ -145,7 +145,7 @@ class Source:
         """
         found = _calling(lambda: self._consumer.partitions_for_topic(self.topic))
         if not found:
-            raise ServiceUnreachable(
+            raise NotReady(
                 f"topic {self.topic!r} is not there", "create it: `killick doctor --create-topics` shows how"
             )
         return len(found)
@@ -162,6 +162,10 @@ class Source:
             raise OffsetOutOfLog(tp.partition for tp in (error.args[0] if error.args else ())) from error
         except (kafka_errors.NoOffsetForPartitionError, kafka_errors.RetriableError):
             return {}  # between assignment and `start`; or the client goes on by itself
+        except kafka_errors.FencedInstanceIdError as error:
+            raise LedgerError(
+                "another consumer runs with the same kafka.instance", "give every consumer an instance of its own"
+            ) from error
         except kafka_errors.KafkaError as error:
             raise ServiceUnreachable(f"Kafka stopped this consumer ({type(error).__name__}: {error})") from error
         return {tp.partition: records for tp, records in found.items()}
@@ -281,11 +285,10 @@ class Delivery:
         """Why it failed for good."""
         return self._future.exception if self._future.is_done and self._future.failed() else None
 
-
-def is_too_big(error: Exception) -> bool:
-    """Whether a topic refused a record for its size."""
-    return isinstance(error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError)
-
+    @property
+    def too_big(self) -> bool:
+        """Whether the topic refused the record for its size."""
+        return isinstance(self.error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError)
 
 class Sink:
     """An idempotent producer, `acks=all`, that keeps sending until the broker has it."""

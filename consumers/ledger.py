@@ -30,6 +30,7 @@ from models.server import Client, call_function, calling
 LIBRARY = "killick_v1"
 CODE = resources.files("consumers").joinpath("commit.lua")
 MAX_CALL_BYTES = 2_000_000
+DIGEST_HEADER = "killick-too-big"
 READ_BLOCKS = 32  # blocks in one read
 READ_NAMES = 50_000
 READ_CHUNKS = 64
@@ -56,6 +57,11 @@ class RawRecord(msgspec.Struct, frozen=True, array_like=True):
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     timestamp_ms: int
+
+    @property
+    def is_digest(self) -> bool:
+        """Only the digest and size of a record that was too big."""
+        return any(name == DIGEST_HEADER for name, _ in self.headers)
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,11 @@ class Ledger:
     def last_blocks(self, count: int) -> list[Block]:
         """The newest blocks, newest first."""
         entries = calling(lambda: self._client.xrevrange(self._key("blocks"), count=count))
+        return [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
+
+    def first_blocks(self, count: int) -> list[Block]:
+        """The oldest blocks, oldest first."""
+        entries = calling(lambda: self._client.xrange(self._key("blocks"), count=count))
         return [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
 
     def names(self) -> list[str]:

@@ -107,7 +107,9 @@ class SnapshotPlan:
     def __init__(self, slots: int, every: int, offsets: dict[int, int]) -> None:
         self.slots = slots
         self._every = every
-        self._offsets = dict(offsets)  # first slot → offset of its snapshot
+        self._encoded = dict(offsets)  # first slot → offset of its newest snapshot
+        self._stored = dict(offsets)  # the same, as far as the ledger has it
+        self._born: dict[int, int] = {}  # first slot → offset from which there was anything in it
         self._dirty: dict[int, int] = {}  # first slot → offset from which it changed; longest waiting first
         self._credit = 0.0
         self._confirmed = max(offsets.values(), default=0)
@@ -116,6 +118,7 @@ class SnapshotPlan:
         """A block was folded: its chunks have changed."""
         for chunk in np.unique(block.slot // self.slots).tolist():
             self._dirty.setdefault(chunk * self.slots, block.start)
+            self._born.setdefault(chunk * self.slots, block.start)
 
     def turn(self, records: int, series: int) -> list[int]:
         """The chunks to encode now that `records` more have passed."""
@@ -128,19 +131,23 @@ class SnapshotPlan:
     def taken(self, first: int, offset: int) -> None:
         """A chunk was encoded at `offset`; what comes after is a new change."""
         self._dirty.pop(first, None)
-        self._offsets[first] = offset
+        self._encoded[first] = offset
 
     def unchanged(self, offset: int) -> list[int]:
         """Chunks that did not change up to `offset`, named once in a while: their snapshots are true there too."""
         if offset - self._confirmed < self._every:
             return []
         self._confirmed = offset
-        still = [first for first, at in self._offsets.items() if first not in self._dirty and at < offset]
+        still = [first for first, at in self._encoded.items() if first not in self._dirty and at < offset]
         for first in still:
-            self._offsets[first] = offset
+            self._encoded[first] = offset
         return still
 
+    def stored(self, first: int, offset: int) -> None:
+        """The ledger has a chunk's snapshot of `offset`."""
+        self._stored[first] = offset
+
     def least(self) -> int:
-        """The offset from which recovery would have to replay; 0 before the first snapshot."""
-        fresh = [since for first, since in self._dirty.items() if first not in self._offsets]
-        return min([*self._offsets.values(), *fresh], default=0)
+        """The offset from which recovery would have to replay."""
+        unstored = [since for first, since in self._born.items() if first not in self._stored]
+        return min([*self._stored.values(), *unstored], default=0)

@@ -5,6 +5,7 @@
     ├── DataError            a file or a record can't be used as it is
     ├── VersionError         a version can't be loaded, or doesn't fit the model
     ├── ServiceUnreachable   Kafka or Redis did not answer                      (exit 3, retriable)
+    │   └── NotReady         what is needed is not there yet
     └── LedgerError          a partition's record in Redis refuses
         ├── FencedError      another consumer has taken the partition
         └── OffsetConflict   the ledger stands at another offset
@@ -51,6 +52,10 @@ class ServiceUnreachable(KillickError):
 
     exit_code = 3
     retriable = True
+
+
+class NotReady(ServiceUnreachable):
+    """What is needed is not there yet: a version, a topic."""
 
 
 class LedgerError(KillickError):

@@ -126,5 +126,14 @@ class Registry:
                 )
         return network, weights, weights_from_bytes(weights, network)
 
+    def partitions(self) -> int:
+        """How many partitions the model's observations have; 0 before any consumer ran."""
+        found = calling(lambda: self._client.hget(self._key("state"), "partitions"))
+        return int(found) if found else 0
+
+    def set_partitions(self, count: int) -> None:
+        """Note how many partitions there are, so that the ledgers can be found."""
+        calling(lambda: self._client.hset(self._key("state"), "partitions", count))
+
     def _key(self, name: str) -> str:
         return self._tag + name

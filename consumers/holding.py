@@ -1,0 +1,246 @@
+"""Holding a partition: taking it from whoever had it, recovering its state, and what is kept while it is ours.
+
+The order of an assignment:
+ 1. compare the ledger's head with the log and with the group's offset (lost tails, holes, replaced topics),
+ 2. take the ledger: from here on nobody else can write it,
+ 3. give it its first roster if it has none,
+ 4. restore snapshots, replay the blocks after them, and queue again what may not have been published.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from consumers.codec import Decoder, Encoder
+from consumers.ledger import Commit, Head, Ledger
+from consumers.observer import Observer
+from consumers.publishing import Publisher, Sender
+from consumers.recovery import replay, restore
+from consumers.snapshots import SnapshotPlan, chunk_slots
+from consumers.stream import Folded, Partition, Seat, Version
+from models.blocks import empty_block
+from models.errors import LedgerError, NotReady
+from models.registry import Registry
+from models.scaling import SeriesForm
+from models.server import Client
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Where observations come from, where forecasts and refusals go; the id and size of the first."""
+
+    observations: str
+    predictions: str
+    dead_letters: str
+    topic_id: str = ""
+    partitions: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a consumer; the settings' values."""
+
+    max_series: int = 1_000_000
+    max_ahead_ms: int = 86_400_000
+    snapshot_every: int = 20_000  # records
+    retention_steps: int = 0  # 0: keep for ever
+    retention_blocks: int = 1_000_000
+    accept_gap: bool = False
+
+
+@dataclass
+class Holding:
+    """One partition while it is ours."""
+
+    number: int
+    ledger: Ledger
+    partition: Partition
+    decoder: Decoder
+    publisher: Publisher
+    plan: SnapshotPlan
+    next: int  # the offset after the last record that was folded
+    mark: int  # everything before it is published
+    mark_told: int  # the mark as the ledger knows it
+    snapshots: list[tuple[int, int, bytes]] = field(default_factory=list)  # encoded, waiting for the mark
+    commits: int = 0
+    newest_step: int = 0
+
+
+class Opener:
+    """Opens partitions for one consumer."""
+
+    def __init__(
+        self,
+        client: Client,
+        model: str,
+        form: SeriesForm,
+        topics: Topics,
+        limits: Limits,
+        *,
+        registry: Registry,
+        load: Callable[[int], Version],
+        sender: Sender,
+        observer: Observer,
+    ) -> None:
+        self._client = client
+        self._model = model
+        self._form = form
+        self._topics = topics
+        self._limits = limits
+        self._registry = registry
+        self._load = load
+        self._sender = sender
+        self._observer = observer
+        self.versions: dict[int, Version] = {}
+
+    def open(
+        self, number: int, log_span: tuple[int, int], committed: int | None
+    ) -> Iterator[Holding | None]:
+        """Yields None after each slice of work, and at last the holding.
+
+        Raises:
+            LedgerError: the ledger does not belong to this log, or to these settings.
+            ServiceUnreachable: Redis did not answer; begin again.
+        """
+        ledger = Ledger(self._client, self._model, number, secrets.token_hex(16))
+        start = self._judge(ledger.head(), number, log_span, committed)
+        form = self._form.digest()
+        topics = self._topics
+        head = ledger.take(
+            start=start, form=form, topic_id=topics.topic_id, partitions=topics.partitions, chunk_slots=self._chunk()
+        )
+        head = self._skip_hole(ledger, head, log_span[0])
+        head = self._seat_first(ledger, head)
+        self._registry.set_partitions(topics.partitions)
+        self._load_all(ledger.roster())
+        yield None
+        partition, after = restore(ledger, head, self._form, self.versions)
+        yield None
+        plan = SnapshotPlan(head.chunk_slots, self._limits.snapshot_every, ledger.snapshot_offsets())
+        holding = Holding(
+            number, ledger, partition, Decoder(self._form, self._limits.max_ahead_ms), self._publisher(number), plan,
+            next=head.next, mark=head.mark, mark_told=head.mark,
+        )  # fmt: skip
+        yield from self._replay(holding, head, after)
+        log.info(
+            "partition %d is ours from offset %d, %d series",
+            number,
+            head.next,
+            len(partition.names),
+            extra={"action": "opened", "partition": number, "offset": head.next},
+        )
+        yield holding
+
+    def _judge(self, head: Head | None, number: int, log_span: tuple[int, int], committed: int | None) -> int:
+        """Where an empty ledger begins.
+
+        Raises:
+            LedgerError: the ledger and the log can't belong together.
+        """
+        begin, end = log_span
+        if head is None:
+            if committed and not self._limits.accept_gap:
+                raise LedgerError(
+                    f"partition {number}: the ledger is empty, but the group has read up to offset {committed}",
+                    "restore Redis; or run `killick consumer --accept-gap` to go on from there with nothing remembered",
+                )
+            return max(begin, committed or 0)
+        if head.next > end:
+            raise LedgerError(
+                f"partition {number}: the ledger stands at offset {head.next}, the log of {self._topics.observations!r}"
+                f" ends at {end}",
+                "the topic was truncated or replaced: use another model name",
+            )
+        if committed is not None and head.next < committed:
+            self._observer.rewound()
+            log.warning(
+                "partition %d: Redis lost its tail: the group had read up to offset %d, going back to %d",
+                number, committed, head.next, extra={"action": "rewound", "partition": number},
+            )  # fmt: skip
+        return head.next
+
+    def _skip_hole(self, ledger: Ledger, head: Head, begin: int) -> Head:
+        """What the log's retention took away before it was read is counted, and passed over."""
+        if head.next >= begin:
+            return head
+        missing = begin - head.next
+        log.error(
+            "partition %d: %d records were deleted from the log before they were read",
+            ledger.partition, missing, extra={"action": "hole", "partition": ledger.partition},
+        )  # fmt: skip
+        hole = replace(empty_block(begin, len(self._form.features)), start=head.next)
+        ledger.commit(Commit(head.next, hole, counts={"lost_records": missing}))
+        return _reread(ledger)
+
+    def _seat_first(self, ledger: Ledger, head: Head) -> Head:
+        if ledger.roster():
+            return head
+        aliases = self._registry.aliases()
+        if aliases.incumbent is None:
+            raise NotReady(f"model {self._model!r} has no version", "fit one: `killick fit FILE`")
+        seat = Seat(aliases.incumbent, "incumbent", head.next, head.next)
+        block = empty_block(head.next, len(self._form.features))
+        ledger.commit(Commit(head.next, block, roster=(seat,), generation=aliases.generation))
+        return _reread(ledger)
+
+    def _load_all(self, roster: tuple[Seat, ...]) -> None:
+        for seat in roster:
+            if seat.leave_offset is None and seat.version not in self.versions:
+                self.versions[seat.version] = self._load(seat.version)
+
+    def _chunk(self) -> int:
+        """How many slots a chunk has, by the size of what the incumbent carries."""
+        aliases = self._registry.aliases()
+        if aliases.incumbent is None:
+            raise NotReady(f"model {self._model!r} has no version", "fit one: `killick fit FILE`")
+        seat = Seat(aliases.incumbent, "incumbent", 0, 0)
+        self._load_all((seat,))
+        partition = Partition(self._form)
+        partition.seat([seat], self.versions)
+        return chunk_slots(partition)
+
+    def _replay(self, holding: Holding, head: Head, after: int) -> Iterator[None]:
+        waiting = holding.ledger.refusals()
+        for batch in replay(holding.ledger, head, holding.partition, after, self.versions):
+            for replayed in batch:
+                if replayed.mismatch:
+                    self._observer.mismatch()
+                    log.error(
+                        "partition %d: the block before offset %d gave other bits than were committed",
+                        holding.number, replayed.block.end, extra={"action": "mismatch"},
+                    )  # fmt: skip
+                holding.plan.note(replayed.block)
+                if len(replayed.block):
+                    holding.newest_step = max(holding.newest_step, int(replayed.block.step.max()))
+                if replayed.block.end > head.mark:
+                    self._publish_again(holding, replayed.block.end, replayed.folded)
+            yield None
+        if waiting or holding.mark < head.next:
+            nothing = Folded(empty_block(head.next, len(self._form.features)), {}, Counter())
+            holding.publisher.add(
+                head.next, nothing, None, holding.partition.names, waiting, partition=holding.number, polled_at=None
+            )
+
+    def _publish_again(self, holding: Holding, end: int, folded: Folded) -> None:
+        partition = holding.partition
+        holding.publisher.add(
+            end, folded, partition.incumbent, partition.names, (), partition=holding.number, polled_at=None
+        )
+
+    def _publisher(self, number: int) -> Publisher:
+        topics = self._topics
+        encoder = Encoder(self._form, self._model, topics.observations, number)
+        return Publisher(self._sender, encoder, topics.predictions, topics.dead_letters, topics.observations)
+
+
+def _reread(ledger: Ledger) -> Head:
+    head = ledger.head()
+    if head is None:
+        raise LedgerError(f"partition {ledger.partition}: the ledger vanished while it was being opened")
+    return head

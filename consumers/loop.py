@@ -1,0 +1,358 @@
+"""The consumer: one small step, again and again, by an outer runner that passes the clock.
+
+    poll ─► decode ─► admit ─► fold ─► commit (one Redis call a block) ─► publish ─► acknowledged ─► mark
+
+What is folded but not committed waits in `_unfinished`; while anything does, nothing new is fetched, but `poll`
+goes on being called, so that the group keeps this member. Redis or Kafka away means waiting, not failing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from consumers.codec import Record, raw_record
+from consumers.holding import Holding, Limits, Opener
+from consumers.kafka import Change, OffsetOutOfLog, Source
+from consumers.ledger import Commit, Refused
+from consumers.observer import Observer
+from consumers.snapshots import encode_chunk
+from consumers.stream import Admitted, Folded, admit, fold
+from models.errors import FencedError, OffsetConflict, ServiceUnreachable
+
+BLOCK_BYTES = 1_200_000  # of records and what follows from them: a commit stays below the ledger's limit
+RECORD_OVERHEAD_BYTES = 96
+MAX_OUTSTANDING = 50_000  # messages without acknowledgement before fetching pauses
+POLL_S = 0.1
+BUSY_POLL_S = 0.005  # while acknowledgements are awaited
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
+MARK_EVERY_S = 0.25
+OFFSETS_EVERY_S = 1.0
+WAITING_SNAPSHOTS = 64
+TRIM_EVERY = 256  # commits
+TRIM_READ = 16  # blocks looked at in one pass
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Unfinished:
+    """A block that was folded and is not committed yet."""
+
+    holding: Holding
+    commit: Commit
+    folded: Folded
+    refused: Sequence[Refused]
+    polled_at: float
+
+
+class Consumer:
+    """Holds partitions and drives them; `step` is called until it is time to `close`."""
+
+    def __init__(self, source: Source, opener: Opener, limits: Limits, observer: Observer) -> None:
+        self._source = source
+        self._opener = opener
+        self._limits = limits
+        self._observer = observer
+        self._held: dict[int, Holding] = {}
+        self._waiting: dict[int, Iterator[Holding | None] | None] = {}  # partitions to open, in order
+        self._unfinished: deque[_Unfinished] = deque()
+        self._trouble = ""
+        self._retry_at = 0.0
+        self._wait_s = FIRST_WAIT_S
+        self._paused = False
+        self._marked_at = self._told_at = 0.0
+        self._told: dict[int, int] = {}
+        self.last_step_at = 0.0
+
+    @property
+    def trouble(self) -> str:
+        """What is being waited for; empty: nothing."""
+        return self._trouble
+
+    @property
+    def held(self) -> Mapping[int, Holding]:
+        """The partitions that are at work."""
+        return self._held
+
+    @property
+    def opening(self) -> list[int]:
+        """The partitions that were assigned and are not at work yet."""
+        return list(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on its way: every partition is open, committed and published."""
+        return not self._waiting and not self._unfinished and all(h.mark == h.next for h in self._held.values())
+
+    def step(self, now: float) -> int:
+        """Do what there is to do, for about `POLL_S` at most; the number of records that were polled."""
+        self.last_step_at = now
+        self._pause_or_resume()
+        outstanding = any(h.publisher.outstanding for h in self._held.values())
+        busy = outstanding or self._waiting or self._unfinished
+        records: Mapping[int, list[Record]] = {}
+        try:
+            records = self._source.poll(BUSY_POLL_S if busy else POLL_S)
+        except OffsetOutOfLog as out:
+            self._reopen(out.partitions)
+        self._follow(self._source.changes())
+        polled_at = time.monotonic()
+        self._take({p: found for p, found in records.items() if p in self._held}, polled_at)
+        if now >= self._retry_at:
+            self._work(now)
+        return sum(len(found) for found in records.values())
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Finish what was begun, as far as the time goes, and leave."""
+        deadline = time.monotonic() + timeout_s
+        self._waiting.clear()
+        try:
+            while not self.idle and time.monotonic() < deadline:
+                self._commit_unfinished()
+                self._publish(time.monotonic())
+                time.sleep(BUSY_POLL_S)
+            self._tell_marks(force=True)
+            for holding in self._held.values():
+                self._write_snapshots(holding)
+        except ServiceUnreachable as error:
+            log.warning("left with work unfinished (%s); the next consumer takes it up", error)
+        self._source.close({number: holding.mark for number, holding in self._held.items()})
+
+    # — what happens to the assignment —
+
+    def _follow(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            for number in change.partitions:
+                if change.kind == "assigned":
+                    self._waiting[number] = None
+                else:
+                    self._drop(number, change.kind)
+
+    def _drop(self, number: int, why: str) -> None:
+        """Forget a partition; everything of it that matters is in its ledger."""
+        self._waiting.pop(number, None)
+        self._told.pop(number, None)
+        self._unfinished = deque(u for u in self._unfinished if u.holding.number != number)
+        if self._held.pop(number, None) is not None:
+            self._observer.lag(number, None)
+            log.info("partition %d was %s", number, why, extra={"action": why, "partition": number})
+
+    def _reopen(self, numbers: Sequence[int]) -> None:
+        """Begin with a partition anew: from its ledger, as if it were just assigned."""
+        for number in numbers:
+            self._drop(number, "reloaded")
+            self._source.pause([number])
+            self._waiting[number] = None
+
+    def _open_next(self) -> None:
+        """One slice of work on the first partition that waits to be opened."""
+        if not self._waiting:
+            return
+        number, work = next(iter(self._waiting.items()))
+        if work is None:
+            span, committed = self._source.log_span(number), self._source.committed(number)
+            work = self._waiting[number] = self._opener.open(number, span, committed)
+        try:
+            holding = next(work)
+        except BaseException:
+            self._waiting[number] = None  # begin again, if anyone does
+            raise
+        if holding is not None:
+            del self._waiting[number]
+            self._held[number] = holding
+            self._source.start(number, holding.next)
+            if self._paused:
+                self._source.pause([number])
+
+    # — one block's way —
+
+    def _take(self, records: Mapping[int, list[Record]], polled_at: float) -> None:
+        """Fold what was polled, the partitions side by side."""
+        queues = {p: deque(_split(found, self._held[p])) for p, found in records.items()}
+        while any(queues.values()):
+            batch = [(self._held[p], queue.popleft()) for p, queue in queues.items() if queue]
+            judged = []
+            for holding, found in batch:
+                end = found[-1].offset + 1
+                arrivals = holding.decoder.decode(found, holding.next, end)
+                judged.append(admit(holding.partition, arrivals, max_series=self._limits.max_series))
+            work = [(h.partition, a.block) for (h, _), a in zip(batch, judged, strict=True)]
+            for (holding, found), admitted, folded in zip(
+                batch, judged, fold(work, self._opener.versions), strict=True
+            ):
+                self._finish(holding, found, admitted, folded, polled_at)
+
+    def _finish(
+        self, holding: Holding, found: list[Record], admitted: Admitted, folded: Folded, polled_at: float
+    ) -> None:
+        by_offset = {r.offset: r for r in found} if admitted.refusals else {}
+        refused = [Refused(refusal, raw_record(by_offset[refusal.offset])) for refusal in admitted.refusals]
+        counts = folded.counts + Counter({f"refused.{r.reason}": 0 for r in admitted.refusals})
+        counts.update(f"refused.{r.reason}" for r in admitted.refusals)
+        counts.update(duplicates=admitted.duplicates, history=len(admitted.history))
+        commit = Commit(
+            expected=holding.next,
+            block=folded.block,
+            history=admitted.history,
+            new_names=admitted.new_names,
+            refused=refused,
+            counts={name: amount for name, amount in counts.items() if amount},
+        )
+        holding.next = folded.block.end
+        holding.plan.note(folded.block)
+        if len(folded.block):
+            holding.newest_step = max(holding.newest_step, int(folded.block.step.max()))
+        self._unfinished.append(_Unfinished(holding, commit, folded, refused, polled_at))
+        self._encode_snapshots(holding, len(found))
+
+    # — the side that talks to Redis and Kafka —
+
+    def _work(self, now: float) -> None:
+        try:
+            self._open_next()
+            self._commit_unfinished()
+            self._publish(now)
+            if now - self._marked_at >= MARK_EVERY_S:
+                self._marked_at = now
+                self._tell_marks()
+            if now - self._told_at >= OFFSETS_EVERY_S:
+                self._told_at = now
+                self._tell_offsets()
+        except ServiceUnreachable as error:
+            self._wait(error, now)
+        else:
+            self._observer.redis_up(up=True)
+            if self._trouble:
+                log.info("going on after: %s", self._trouble, extra={"action": "resumed"})
+            self._trouble, self._wait_s = "", FIRST_WAIT_S
+
+    def _wait(self, error: ServiceUnreachable, now: float) -> None:
+        if not self._trouble:
+            log.warning("waiting: %s", error, extra={"action": "waiting"})
+        self._trouble = str(error)
+        self._observer.redis_up(up=not error.message.startswith("Redis"))
+        self._retry_at = now + self._wait_s
+        self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
+
+    def _commit_unfinished(self) -> None:
+        while self._unfinished:
+            one = self._unfinished[0]
+            holding = one.holding
+            began = time.monotonic()
+            try:
+                holding.ledger.commit(one.commit)
+            except (FencedError, OffsetConflict) as error:
+                self._lose(holding, error)
+                continue
+            self._unfinished.popleft()
+            self._observer.commit(time.monotonic() - began)
+            self._observer.block(one.commit.counts, holding.partition.incumbent)
+            partition = holding.partition
+            holding.publisher.add(
+                one.folded.block.end, one.folded, partition.incumbent, partition.names, one.refused,
+                partition=holding.number, polled_at=one.polled_at,
+            )  # fmt: skip
+            holding.commits += 1
+            if holding.commits % TRIM_EVERY == 0:
+                self._trim(holding)
+
+    def _lose(self, holding: Holding, error: FencedError | OffsetConflict) -> None:
+        log.warning("%s", error, extra={"action": "lost", "partition": holding.number})
+        if isinstance(error, FencedError):
+            self._drop(holding.number, "fenced")
+            self._source.pause([holding.number])
+        else:
+            self._reopen([holding.number])
+
+    def _publish(self, now: float) -> None:
+        for holding in list(self._held.values()):
+            holding.publisher.send()
+            for publication in holding.publisher.settle(holding.number):
+                holding.mark = publication.end
+                if publication.polled_at is not None and publication.forecasts:
+                    self._observer.acknowledged(now - publication.polled_at, publication.forecasts)
+
+    def _tell_marks(self, *, force: bool = False) -> None:
+        for holding in list(self._held.values()):
+            try:
+                if holding.mark > holding.mark_told:
+                    holding.ledger.set_mark(holding.mark)
+                    holding.mark_told = holding.mark
+                self._write_snapshots(holding)
+            except FencedError as error:
+                if not force:
+                    self._lose(holding, error)
+
+    def _tell_offsets(self) -> None:
+        """The group's offsets and the lag, for whoever watches Kafka."""
+        marks = {number: h.mark for number, h in self._held.items() if self._told.get(number) != h.mark}
+        self._source.commit(marks)
+        self._told |= marks
+        for number in self._held:
+            self._observer.lag(number, self._source.lag(number))
+
+    # — snapshots and retention —
+
+    def _encode_snapshots(self, holding: Holding, records: int) -> None:
+        """Encode the chunks whose turn it is; they are written once the mark has reached this offset."""
+        if len(holding.snapshots) >= WAITING_SNAPSHOTS:
+            return
+        plan, partition = holding.plan, holding.partition
+        for first in plan.turn(records, len(partition.names)):
+            holding.snapshots.append((holding.next, first, encode_chunk(partition, first, plan.slots)))
+            plan.taken(first, holding.next)
+        holding.snapshots += [(holding.next, first, b"") for first in plan.unchanged(holding.next)]
+
+    def _write_snapshots(self, holding: Holding) -> None:
+        while holding.snapshots and holding.snapshots[0][0] <= holding.mark_told:
+            offset, first, data = holding.snapshots[0]
+            holding.ledger.write_snapshots([(first, offset, data)])
+            holding.plan.stored(first, offset)
+            holding.snapshots.pop(0)
+
+    def _trim(self, holding: Holding) -> None:
+        """Let go of blocks beyond the retention, as far as nothing needs them."""
+        limits, wanted = self._limits, -1
+        excess = holding.ledger.block_count() - limits.retention_blocks
+        for i, block in enumerate(holding.ledger.first_blocks(TRIM_READ)):
+            old = bool(limits.retention_steps) and len(block) > 0
+            old = old and int(block.step.max()) < holding.newest_step - limits.retention_steps
+            if i >= excess and not old:
+                break
+            wanted = block.end
+        wanted = min(wanted, holding.plan.least())
+        if wanted > 0:
+            holding.ledger.trim(wanted)
+
+    def _pause_or_resume(self) -> None:
+        crowded = sum(h.publisher.outstanding for h in self._held.values()) > MAX_OUTSTANDING
+        wanted = bool(self._unfinished) or crowded or bool(self._trouble)
+        if wanted and not self._paused:
+            self._source.pause(self._held)
+        elif self._paused and not wanted:
+            self._source.resume(self._held)
+        self._paused = wanted
+
+
+def _split(records: list[Record], holding: Holding) -> Iterator[list[Record]]:
+    """The records in parts that fit a commit, without those that were folded already."""
+    carried = holding.partition.carried.values()
+    per_row = RECORD_OVERHEAD_BYTES + sum(4 * c.pending.shape[1] for c in carried)
+    part: list[Record] = []
+    size = 0
+    for record in records:
+        if record.offset < holding.next:
+            continue
+        weight = per_row + len(record.value or b"") + 2 * len(record.key or b"")
+        weight += sum(len(name) + len(content or b"") for name, content in record.headers or ())
+        if part and size + weight > BLOCK_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(record)
+        size += weight
+    if part:
+        yield part

@@ -1,0 +1,109 @@
+"""The process `killick consumer`: wires the loop, serves its pages, and steps until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from consumers.loop import Consumer
+from models.errors import ServiceUnreachable
+from worker import wiring
+from worker.metrics import ConsumerMetrics, Health, Pages
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+SILENT_S = 60.0  # without a step for so long, the process is not well
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """A consumer with its metrics and pages, in the thread that calls `run`."""
+
+    def __init__(self, settings: Settings, *, accept_gap: bool = False) -> None:
+        self._settings = settings
+        self._limits = wiring.limits(settings, accept_gap=accept_gap)
+        self._stopping = threading.Event()
+        self._trouble = "starting"
+        self.metrics = ConsumerMetrics(settings.model.name)
+        self.consumer: Consumer | None = None
+        self.pages = Pages(settings.http.host, settings.http.port, self.metrics.registry, self.health)
+
+    def stop(self) -> None:
+        """Ask `run` to finish; from any thread, or a signal."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Consume until asked to stop.
+
+        Raises:
+            KillickError: what waiting can't mend.
+        """
+        try:
+            while not self._stopping.is_set():
+                self._consume()
+        finally:
+            self.pages.close()
+
+    def health(self) -> Health:
+        """What /healthz and /readyz say."""
+        consumer = self.consumer
+        if consumer is None:
+            return Health(alive=True, waiting_for=self._trouble, details={})
+        silent = time.monotonic() - consumer.last_step_at
+        opening = consumer.opening
+        waiting_for = consumer.trouble or (f"partitions {opening} are being opened" if opening else "")
+        if not consumer.held and not waiting_for:
+            waiting_for = "no partition is assigned yet"
+        details = {"partitions": {str(n): {"next_offset": h.next, "published": h.mark} for n, h in consumer.held.items()}}
+        return Health(alive=silent < SILENT_S, waiting_for=waiting_for, details=details)
+
+    def _consume(self) -> None:
+        """Build what is needed, waiting for what is not there yet, and step until it is time to stop."""
+        wait_s = FIRST_WAIT_S
+        while True:
+            try:
+                client = wiring.redis_client(self._settings)
+                where = wiring.topics(self._settings)
+                sink = wiring.sink(self._settings)
+                source = wiring.source(self._settings)
+            except ServiceUnreachable as error:
+                if self._trouble != str(error):
+                    log.warning("waiting: %s", error, extra={"action": "waiting"})
+                self._trouble = str(error)
+                if self._stopping.wait(wait_s):
+                    return
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+            else:
+                break
+        opener = wiring.opener(self._settings, client, where, self._limits, sink, self.metrics)
+        consumer = Consumer(source, opener, self._limits, self.metrics)
+        consumer.last_step_at = time.monotonic()
+        self.consumer = consumer
+        log.info("consuming %s as %s", where.observations, self._settings.kafka_group, extra={"action": "started"})
+        try:
+            while not self._stopping.is_set():
+                consumer.step(time.monotonic())
+        finally:
+            consumer.close()
+            sink.close()
+            client.close()
+        log.info("stopped", extra={"action": "stopped"})
+
+
+def serve(settings: Settings, *, accept_gap: bool = False) -> None:
+    """Run one consumer until SIGTERM or SIGINT."""
+    service = Service(settings, accept_gap=accept_gap)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        service.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    service.run()

@@ -1,0 +1,143 @@
+"""Where settings become collaborators: every process and command is put together here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from models.registry import Registry
+from models.server import Client, connect
+
+if TYPE_CHECKING:
+    from consumers.holding import Limits, Opener, Topics
+    from consumers.kafka import Admin, Sink, Source
+    from consumers.ledger import Ledger
+    from consumers.observer import Observer
+    from consumers.stream import Version
+    from worker.settings import Settings
+
+
+def redis_client(settings: Settings) -> Client:
+    """The client of the server that holds ledger and registry."""
+    redis = settings.redis
+    return connect(
+        redis.url, password=settings.redis_password(), timeout_s=redis.timeout.ms / 1000, cluster=redis.cluster
+    )
+
+
+def registry(settings: Settings, client: Client) -> Registry:
+    """The registry of the model."""
+    return Registry(client, settings.model.name)
+
+
+def ledgers(settings: Settings, client: Client) -> list[Ledger]:
+    """The ledgers of the model's partitions, to be read."""
+    from consumers.ledger import Ledger  # noqa: PLC0415 - brings NumPy
+
+    count = registry(settings, client).partitions()
+    return [Ledger(client, settings.model.name, number) for number in range(count)]
+
+
+def admin(settings: Settings) -> Admin:
+    """Kafka's administrator."""
+    from consumers.kafka import Admin  # noqa: PLC0415 - brings the Kafka client
+
+    return Admin(settings.kafka.bootstrap_servers, **settings.kafka_security())
+
+
+def sink(settings: Settings) -> Sink:
+    """The producer of forecasts and dead letters."""
+    from consumers.kafka import Sink  # noqa: PLC0415 - as above
+
+    return Sink(settings.kafka.bootstrap_servers, **settings.kafka_security())
+
+
+def source(settings: Settings) -> Source:
+    """The observations' topic, by group or by hand."""
+    from consumers.kafka import Source  # noqa: PLC0415 - as above
+
+    kafka = settings.kafka
+    return Source(
+        kafka.bootstrap_servers,
+        kafka.observations,
+        settings.kafka_group,
+        instance=kafka.instance,
+        session_timeout_ms=kafka.session_timeout.ms,
+        max_poll_records=kafka.max_poll_records,
+        manual=kafka.assignment == "manual",
+        **settings.kafka_security(),
+    )
+
+
+def topics(settings: Settings) -> Topics:
+    """The names of the topics, with the id and the partitions that the first one has now.
+
+    Raises:
+        NotReady: it is not there.
+    """
+    from consumers.holding import Topics  # noqa: PLC0415 - brings NumPy
+    from models.errors import NotReady  # noqa: PLC0415
+
+    kafka = settings.kafka
+    administrator = admin(settings)
+    try:
+        for topic in (kafka.observations, kafka.predictions, kafka.dead_letters):
+            if administrator.partitions(topic) is None:
+                raise NotReady(f"Kafka has no topic {topic!r}", "create it: `killick doctor --create-topics`")
+        partitions = administrator.partitions(kafka.observations) or 0
+        topic_id = administrator.topic_id(kafka.observations) or ""
+    finally:
+        administrator.close()
+    return Topics(kafka.observations, kafka.predictions, kafka.dead_letters, topic_id, partitions)
+
+
+def limits(settings: Settings, *, accept_gap: bool = False) -> Limits:
+    """What bounds a consumer."""
+    from consumers.holding import Limits  # noqa: PLC0415
+
+    return Limits(
+        max_series=settings.model.max_series,
+        max_ahead_ms=settings.max_ahead_ms,
+        snapshot_every=settings.ledger.snapshot_every,
+        retention_steps=max(1, settings.ledger.retention.ms // settings.interval_ms),
+        retention_blocks=settings.ledger.retention_blocks,
+        accept_gap=accept_gap,
+    )
+
+
+def loader(settings: Settings, versions: Registry) -> Callable[[int], Version]:
+    """A function that loads a version, checks it against the model and against this machine, and compiles it."""
+
+    def load(number: int) -> Version:
+        from consumers.stream import Version  # noqa: PLC0415
+        from models.forecaster import check_fit  # noqa: PLC0415
+        from models.network import Network, configure  # noqa: PLC0415 - brings TensorFlow
+
+        configure(settings.network.threads)
+        architecture, _, weights = versions.load(number)
+        check_fit(architecture, settings.series_form())
+        network = Network(architecture, weights)
+        network.self_test()
+        return Version(number, architecture, network)
+
+    return load
+
+
+def opener(
+    settings: Settings, client: Client, where: Topics, bounds: Limits, sender: Sink, observer: Observer
+) -> Opener:
+    """Opens partitions."""
+    from consumers.holding import Opener  # noqa: PLC0415
+
+    versions = registry(settings, client)
+    return Opener(
+        client,
+        settings.model.name,
+        settings.series_form(),
+        where,
+        bounds,
+        registry=versions,
+        load=loader(settings, versions),
+        sender=sender,
+        observer=observer,
+    )
