@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 import time
 import uuid
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,15 +11,13 @@ import redis as redis_client
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
-from models.errors import ServiceUnreachable
-from worker.child import Child, free_port, listens
+from tests.services.processes import alive
+from worker.child import listens
 
 if TYPE_CHECKING:
     from tests.conftest import NewKafka, NewRedis, Topics
     from tests.services.kafka import KafkaBroker
     from tests.services.redis import RedisServer
-
-ROOT = Path(__file__).parents[2]
 
 
 def _produce(servers: str, topic: str, values: list[bytes]) -> None:
@@ -85,13 +78,13 @@ def test_kafka_keeps_its_data_over_a_kill(new_kafka: NewKafka) -> None:
     _produce(broker.bootstrap_servers, topic, [b"a", b"b", b"c"])
     pid, port = broker.process.pid, broker.port
     broker.kill()
-    assert not _alive(pid)
+    assert not alive(pid)
     assert not listens(port)
     broker.restart()
     assert broker.port == port
     assert [r.value for r in _consume(broker.bootstrap_servers, topic, 3)] == [b"a", b"b", b"c"]
     broker.close()
-    assert not _alive(broker.process.pid)
+    assert not alive(broker.process.pid)
     assert not broker.directory.exists()
 
 
@@ -102,14 +95,14 @@ def test_redis_keeps_its_data_over_a_kill(new_redis: NewRedis) -> None:
         client.set("kept", "yes")
     pid, port = server.process.pid, server.port
     server.kill()
-    assert not _alive(pid)
+    assert not alive(pid)
     server.restart()
     assert server.port == port
     with redis_client.Redis.from_url(server.url) as client:
         assert client.get("kept") == b"yes"
         assert client.config_get("appendfsync") == {"appendfsync": "always"}
     server.stop()
-    assert not _alive(server.process.pid)
+    assert not alive(server.process.pid)
     assert not listens(port)
 
 
@@ -140,60 +133,3 @@ def test_store_is_redis_and_valkey(store_url: str) -> None:
         client.function_load(code)
         assert client.fcall("seven", 0) == 7
         assert client.config_get("appendonly") == {"appendonly": "yes"}
-
-
-def test_a_server_that_fails_says_how_its_log_ends(tmp_path: Path) -> None:
-    """A command that ends before it is ready is an error that carries the end of its log."""
-    words = [sys.executable, "-c", "print('no luck today'); raise SystemExit(3)"]
-    child = Child("luckless", words, tmp_path / "log", tmp_path)
-    with pytest.raises(ServiceUnreachable, match=r"luckless ended before(?s:.*)no luck today"):
-        child.start(lambda: False, timeout_s=30)
-    assert not child.running()
-
-
-def test_a_server_that_is_never_ready_is_killed(tmp_path: Path) -> None:
-    """A command that is not ready in time is an error, and nothing of it stays."""
-    child = Child(
-        "sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", tmp_path
-    )
-    with pytest.raises(ServiceUnreachable, match="not ready within"):
-        child.start(lambda: False, timeout_s=0.3)
-    assert child.pid > 0
-    assert not _alive(child.pid)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's own")
-def test_a_server_dies_with_a_killed_parent(tmp_path: Path) -> None:
-    """When the process that started a server is killed, the server goes too."""
-    program = (
-        "import pathlib, sys, time\n"
-        "from worker.child import Child\n"
-        "here = pathlib.Path(sys.argv[1])\n"
-        "child = Child('orphan', [sys.executable, '-c', 'import time; time.sleep(60)'], here / 'log', here)\n"
-        "child.start(lambda: True, 10)\n"
-        "time.sleep(1)\n"
-        "print(child.pid, flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    ) as parent:
-        assert parent.stdout is not None
-        orphan = int(parent.stdout.readline())
-        assert _alive(orphan)
-        parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while _alive(orphan) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not _alive(orphan)
-
-
-def test_a_free_port_is_free() -> None:
-    """Nobody listens on a port that is given out."""
-    assert not listens(free_port())
-
-
-def _alive(pid: int) -> bool:
-    with suppress(OSError):  # a process that ended but was not waited for yet is a zombie, and counts as gone
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] != "Z"
-    return False
