@@ -99,10 +99,10 @@ def _guarded(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def _kafka(settings: Settings, partitions: int | None) -> Iterator[Finding]:
-    from consumers.kafka import Admin
+    from worker import wiring
 
     kafka = settings.kafka
-    admin = Admin(kafka.bootstrap_servers, **settings.kafka_security())
+    admin = wiring.admin(settings)
     try:
         yield Finding("ok", "kafka", f"{kafka.bootstrap_servers} answers")
         topics = {
@@ -117,12 +117,10 @@ def _kafka(settings: Settings, partitions: int | None) -> Iterator[Finding]:
 
 def _redis(settings: Settings, facts: dict[str, Any]) -> Iterator[Finding]:
     """Findings on the server, whose facts are put into `facts` for the memory sum."""
-    from models.server import calling, connect, server_facts
+    from models.server import calling, server_facts
+    from worker import wiring
 
-    redis = settings.redis
-    client = connect(
-        redis.url, password=settings.redis_password(), timeout_s=redis.timeout.seconds, cluster=redis.cluster
-    )
+    client = wiring.redis_client(settings)
     try:
         facts |= server_facts(client)
         before_s = time.time()
@@ -161,10 +159,12 @@ def _bytes_a_slot(arrays: dict[str, Any]) -> int:
 
 def _network(settings: Settings) -> Iterator[Finding]:
     """The self-test of the bits, for the architecture of the settings with fresh weights."""
-    from models.network import Network, configure
+    from worker.quiet import start_tensorflow
+
+    start_tensorflow(settings.network.threads)
+    from models.network import Network
     from models.weights import fresh_weights
 
-    configure(settings.network.threads)
     architecture = settings.architecture(gain=(1.0,) * settings.model.horizon)
     Network(architecture, fresh_weights(architecture, seed=settings.training.seed)).self_test()
     yield Finding(

@@ -14,6 +14,7 @@ from worker.durations import parse_duration
 
 if TYPE_CHECKING:
     from consumers.history import History
+    from worker.fit import FitPlan
     from worker.session import Session
     from worker.settings import Settings
 
@@ -173,21 +174,17 @@ def produce(
     Wide:  killick produce ETTh1.csv --time date --series-from-columns --speed 3600
     Parts: killick produce pm25.csv --time year,month,day,hour --values pm=pm2.5
     """
-    from consumers.kafka import Sink
+    from worker import wiring
     from worker.produce import Producer
     from worker.progress import progress
 
     settings = session.settings()
     history = read(settings, file, **options)
     history = history.slice(0, limit) if limit else history
-    servers, security, topic = (
-        settings.kafka.bootstrap_servers,
-        settings.kafka_security(),
-        settings.kafka.observations,
-    )
+    topic = settings.kafka.observations
     patience_s = parse_duration(wait).seconds
-    patiently(lambda: _require_topic(servers, security, topic), patience_s)
-    sink = patiently(lambda: Sink(servers, **security), patience_s)
+    patiently(lambda: _require_topic(settings), patience_s)
+    sink = patiently(lambda: wiring.sink(settings), patience_s)
     try:
         with progress(f"sending to {topic}", len(history), sys.stderr) as report:
             producer = Producer(sink, topic, speed, report)
@@ -227,12 +224,79 @@ def patiently(call: Callable[[], Found], patience_s: float) -> Found:
             time.sleep(RETRY_S)
 
 
-def _require_topic(servers: str, security: dict[str, str], topic: str) -> None:
-    from consumers.kafka import Admin
+def _require_topic(settings: Settings) -> None:
+    from worker import wiring
 
-    admin = Admin(servers, **security)
+    topic = settings.kafka.observations
+    admin = wiring.admin(settings)
     try:
         if admin.partitions(topic) is None:
             raise ConfigError(f"topic {topic!r} is not there", "create it: `killick doctor --create-topics`")
     finally:
         admin.close()
+
+
+@click.command()
+@of_history
+@click.option(
+    "--actor", metavar="NAME", help="Who asks for it, for the registry; without it the user's name."
+)
+@click.pass_obj
+def fit(session: Session, /, file: str, actor: str | None, **options: Any) -> None:
+    r"""Train a version on FILE and register it; the first one becomes the incumbent.
+
+    The settings of [network] and [training] say what is trained, and how. The end of the span is held out:
+    the summary shows the skill there against persistence and the seasonal naive forecast.
+
+    \b
+    killick fit weather.csv --time time_hour --series origin --values temp,dewp --until 56d
+    """
+    from rich.console import Console
+
+    from worker import wiring
+    from worker.fit import fit_first_version
+
+    settings = session.settings()
+    history = read(settings, file, **options)
+    client = wiring.redis_client(settings)
+    try:
+        fit_first_version(
+            history,
+            plan_of(settings),
+            wiring.registry(settings, client),
+            actor=actor or _user(),
+            now_ms=int(time.time() * 1_000),
+            console=Console(),
+            progress_stream=sys.stderr,
+        )
+    finally:
+        client.close()
+
+
+def plan_of(settings: Settings) -> FitPlan:
+    """What the settings of [model], [network] and [training] ask a fit for."""
+    from dataclasses import fields
+
+    from models.learning import TrainingSettings
+    from worker.fit import FitPlan
+
+    training = settings.training
+    return FitPlan(
+        form=settings.series_form(),
+        architecture=settings.architecture(gain=(1.0,) * settings.model.horizon),
+        training=TrainingSettings(
+            **{field.name: getattr(training, field.name) for field in fields(TrainingSettings)}
+        ),
+        validation=training.validation,
+        evaluation=training.evaluation,
+        threads=settings.network.threads,
+    )
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return "unknown"

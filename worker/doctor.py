@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from models.errors import KillickError, ServiceUnreachable
+from worker.durations import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -192,7 +193,7 @@ def of_sizing(load: Load, limit_bytes: int) -> Iterator[Finding]:
     needed = load.retained_bytes + load.snapshot_bytes
     rate = load.observations_per_s
     about = (
-        f"{load.series:,} series every {load.interval_ms / 1_000:g} s, each observation "
+        f"{load.series:,} series every {Duration(load.interval_ms)}, each observation "
         f"{load.bytes_per_observation} bytes with its pairs: {_size(needed)} at the end of retention"
     )
     if limit_bytes <= 0:

@@ -10,7 +10,8 @@ import msgspec
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-_QUIET = ("kafka", "asyncio", "urllib3")  # their INFO is our DEBUG
+_QUIET = ("kafka", "asyncio")  # their INFO is our DEBUG
+_MUTE = ("kafka.net",)  # several lines for each of its retries; what comes of them is an error of ours
 
 
 class JsonLines(logging.Formatter):
@@ -44,3 +45,5 @@ def configure(level: str, form: str, stream: TextIO) -> None:
     logging.captureWarnings(capture=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.DEBUG if level == "DEBUG" else logging.WARNING)
+    for name in _MUTE:
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "DEBUG" else logging.CRITICAL)

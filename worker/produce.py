@@ -21,14 +21,7 @@ NAP_S = 0.25
 class Sends(Protocol):
     """What producing needs of a `consumers.kafka.Sink`."""
 
-    def send(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        headers: list[tuple[str, bytes]] | None = None,
-        timestamp_ms: int | None = None,
-    ) -> object:
+    def send(self, topic: str, key: bytes | None, value: bytes | None) -> object:
         """Hand over one record."""
 
     def flush(self, timeout_s: float) -> bool:
@@ -77,7 +70,8 @@ class Producer:
     def run(self, history: History) -> Sent:
         """Sends all of it, waiting while the broker is away; returns when the broker has it.
 
-        The record's timestamp is the observation's time, so that `future` is judged alike at every replay.
+        Records bear the time of sending: Kafka's retention counts from it, and would delete records that bear
+        the time of an old observation within minutes.
 
         Raises:
             DataError: the broker refused a record for good.
@@ -92,7 +86,7 @@ class Producer:
                 if self.speed is not None:
                     self._wait_until(started_s + held_s + (time_ms - first_ms) / 1_000 / self.speed)
                 last_ms = time_ms
-            self._send(key, value, time_ms)
+            self._send(key, value)
             if self.sent % FLUSH_EVERY == 0:
                 self.finish()
         self.finish()
@@ -114,10 +108,10 @@ class Producer:
             ) from failure
         self._say("")
 
-    def _send(self, key: bytes, value: bytes, time_ms: int) -> None:
+    def _send(self, key: bytes, value: bytes) -> None:
         while True:
             try:
-                self.sink.send(self.topic, key, value, None, time_ms)
+                self.sink.send(self.topic, key, value)
             except ServiceUnreachable as error:
                 self._say(f"waiting for Kafka ({error.message})")
                 time.sleep(RETRY_S)

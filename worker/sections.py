@@ -225,22 +225,40 @@ class TrainingSettings(Section):
 
     about: ClassVar[str] = "How `killick fit` trains."
 
-    epochs: int = Field(default=60, ge=1, le=100_000, description="most passes over the training span")
-    rate: float = Field(default=2e-3, gt=0, le=1, description="learning rate (Adam)")
-    clip_norm: float = Field(default=1.0, gt=0, description="limit of the gradient's norm")
+    epochs: int = Field(default=60, ge=1, le=10_000, description="most passes over the training span")
+    patience: int = Field(
+        default=8, ge=1, le=10_000, description="epochs without a better validation loss before it stops"
+    )
+    closing_epochs: int = Field(
+        default=3,
+        ge=0,
+        le=1_000,
+        description="epochs at its end, at a quarter of the rate, with validation span",
+    )
+    rate: float = Field(default=2e-3, ge=1e-8, le=1, description="learning rate (Adam)")
+    schedule: Literal["constant", "cosine", "decaying"] = Field(
+        default="constant",
+        description="how the rate falls: not, to 5 % along a cosine, or as 1/(1 + epoch/8)",
+    )
+    clip_norm: float = Field(default=1.0, ge=1e-6, le=1e6, description="limit of the gradient's norm")
     loss: Literal["huber", "mae", "mse"] = Field(
         default="huber", description="loss on scaled errors; Huber's δ is 1"
     )
     segments: int = Field(
-        default=8, ge=1, le=10_000, description="stretches that each series is cut into, side by side"
+        default=8, ge=1, le=1_024, description="stretches that each series is cut into, side by side"
     )
-    chunk: int = Field(default=48, ge=2, le=10_000, description="steps between two updates of the weights")
-    burn_in: int = Field(
-        default=1, ge=0, le=1_000, description="first chunks of a stretch that update nothing"
+    chunk: int = Field(default=48, ge=2, le=4_096, description="steps between two updates of the weights")
+    burn_in_chunks: int = Field(
+        default=1, ge=0, le=64, description="first chunks of a stretch that update nothing"
     )
-    patience: int = Field(
-        default=8, ge=1, le=100_000, description="epochs without a better validation loss before it stops"
+    batch_lanes: int = Field(
+        default=256, ge=1, le=65_536, description="most stretches that one update looks at, side by side"
     )
+    dropout: float = Field(default=0.0, ge=0, le=0.9, description="share of a layer's inputs left out")
+    recurrent_dropout: float = Field(
+        default=0.0, ge=0, le=0.9, description="share of a layer's state left out"
+    )
+    l2: float = Field(default=0.0, ge=0, le=1, description="weight of the squared weights in the loss")
     validation: float = Field(
         default=0.15, gt=0, lt=0.5, description="share of the span that stops training, after it in time"
     )

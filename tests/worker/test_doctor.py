@@ -1,0 +1,128 @@
+"""What the doctor says of servers, topics and sums."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from models.errors import DataError, ServiceUnreachable
+from worker import cli, doctor
+from worker.doctor import Finding
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import NewRedis
+    from tests.services.kafka import KafkaBroker
+    from tests.services.redis import RedisServer
+
+GOOD = {
+    "redis_version": "7.2.4",
+    "maxmemory-policy": "noeviction",
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+}
+LOAD = doctor.Load(
+    features=2,
+    horizon=5,
+    series=1_000,
+    interval_ms=60_000,
+    retention_ms=3_600_000,
+    series_state_bytes=500,
+    carried_bytes=300,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "subject", "status"),
+    [
+        ({}, "redis durability", "ok"),
+        ({"redis_version": "6.2.0"}, "redis version", "fail"),
+        ({"redis_version": "7.0.15"}, "redis durability", "warn"),
+        ({"redis_version": "7.0.15", "appendfsync": "always"}, "redis durability", "ok"),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.0"}, "redis version", "ok"),
+        ({b"appendonly": b"no", "appendonly": "no"}, "redis durability", "warn"),
+        ({"appendfsync": "no"}, "redis durability", "warn"),
+        ({"maxmemory-policy": "allkeys-lru"}, "redis eviction", "fail"),
+    ],
+)
+def test_judges_what_the_server_says(change: dict[str, str], subject: str, status: str) -> None:
+    """Version, eviction and durability are judged from the server's facts, with their cure."""
+    findings = {finding.subject: finding for finding in doctor.of_redis(GOOD | change, 0, 0)}
+    assert findings[subject].status == status
+    assert bool(findings[subject].cure) == (status != "ok")
+
+
+def test_warns_of_clocks_that_differ() -> None:
+    """Two seconds between the clocks are let through, more are not."""
+    assert [f.status for f in doctor.of_redis(GOOD, 0, 2_000) if f.subject == "clocks"] == ["ok"]
+    assert [f.status for f in doctor.of_redis(GOOD, 2_001, 0) if f.subject == "clocks"] == ["warn"]
+
+
+def test_exit_code_tells_failed_from_unreachable() -> None:
+    """Warnings are 0, failures 1, and 3 where a service did not answer."""
+    warn, fail = Finding("warn", "a", "b"), Finding("fail", "a", "b")
+    away = doctor.failure("a", ServiceUnreachable("b"))
+    assert [doctor.exit_code(found) for found in ([], [warn], [warn, fail], [fail, away])] == [0, 0, 1, 3]
+    assert doctor.exit_code([doctor.failure("a", DataError("b"))]) == 1
+
+
+def test_sum_of_memory() -> None:
+    """Retention times rate times bytes is what Redis holds, and a warning where it does not fit."""
+    assert LOAD.bytes_per_observation == 8 * 2 + 4 * 5 + 10
+    assert LOAD.retained_bytes == 60 * (1_000 * 46 + 250)
+    assert [finding.status for finding in doctor.of_sizing(LOAD, 1 << 30)] == ["ok", "ok"]
+    short, _ = doctor.of_sizing(LOAD, 2_000_000)
+    assert short.status == "warn"
+    assert "1.9 MiB are full after 26.1 minutes" in short.message  # (2e6 - 8e5) / (1000 / 60 * 46) s
+
+
+def test_limit_is_the_servers_own_before_the_machines() -> None:
+    """Maxmemory counts before the machine's memory; 0 means none."""
+    assert doctor.memory_limit({"maxmemory": "0", "total_system_memory": 7}) == 7
+    assert doctor.memory_limit({"maxmemory": b"5", "total_system_memory": 7}) == 5
+    assert doctor.memory_limit({}) == 0
+
+
+def examined(environment: dict[str, str], *options: str) -> tuple[int, dict[str, str]]:
+    """Exit code and {subject: status} of `killick doctor --json`."""
+    result = CliRunner().invoke(cli.killick, ["doctor", "--json", *options], env=environment)
+    body = json.loads(result.stdout)
+    assert body["exit_code"] == result.exit_code
+    return result.exit_code, {finding["subject"]: finding["status"] for finding in body["findings"]}
+
+
+def test_doctor_finds_creates_and_tests(
+    kafka: KafkaBroker, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing topics fail, --create-topics creates them, and this machine's bits are tested."""
+    monkeypatch.chdir(tmp_path)
+    names = {
+        name: f"doctor-{tmp_path.name}-{name}" for name in ("observations", "predictions", "dead_letters")
+    }
+    environment = {
+        "KILLICK_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "KILLICK_REDIS__URL": redis_server.url,
+        **{f"KILLICK_KAFKA__{name.upper()}": topic for name, topic in names.items()},
+    }
+    code, found = examined(environment, "--skip-network-test")
+    assert code == 1
+    assert {found[f"topic {topic}"] for topic in names.values()} == {"fail"}
+    code, found = examined(environment, "--create-topics", "--partitions", "2")
+    assert code == 0
+    assert {found[f"topic {topic}"] for topic in names.values()} == {"ok"}
+    assert found["network"] == found["redis version"] == found["redis functions"] == "ok"
+
+
+def test_doctor_says_that_services_are_away(
+    new_redis: NewRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that does not answer is exit code 3, and what can still be asked is asked."""
+    monkeypatch.chdir(tmp_path)
+    server = new_redis({"appendonly": "no"})
+    environment = {"KILLICK_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1", "KILLICK_REDIS__URL": server.url}
+    code, found = examined(environment, "--skip-network-test")
+    assert (code, found["kafka"], found["redis durability"]) == (3, "fail", "warn")
