@@ -175,6 +175,10 @@ class Ledger:
         entries = calling(lambda: self._client.xrange(self._key("blocks"), count=count))
         return [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
 
+    def series_count(self) -> int:
+        """How many series there are."""
+        return int(calling(lambda: self._client.llen(self._key("names"))))
+
     def names(self) -> list[str]:
         """Series by slot."""
         names: list[str] = []

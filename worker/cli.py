@@ -26,6 +26,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "config": ("worker.cli_config", "config", "Write, check and show the settings."),
     "doctor": ("worker.cli_doctor", "doctor", "Check settings, services and this machine."),
     "produce": ("worker.cli_history", "produce", "Send a file of observations to Kafka."),
+    "consumer": ("worker.cli_stream", "consumer", "Read observations, answer with forecasts, keep the pairs."),
+    "status": ("worker.cli_stream", "status", "Who answers where, how far, and what was counted."),
+    "versions": ("worker.cli_stream", "versions", "List the versions; export one."),
+    "pairs": ("worker.cli_records", "pairs", "Print observations beside their forecasts."),
+    "deadletters": ("worker.cli_records", "deadletters", "List refused records; send repaired ones again."),
     "fit": ("worker.cli_history", "fit", "Train the first version on a file of observations."),
 }
 
