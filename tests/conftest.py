@@ -78,8 +78,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add the end of the servers' logs to the report of a failed test."""
+    """Add the end of the servers' logs to a failure; place skips for want of a server here, as one line."""
     report = yield
+    if report.skipped and isinstance(report.longrepr, tuple) and "needs " in report.longrepr[2]:
+        report.longrepr = (__file__, 1, report.longrepr[2])  # pytest folds what has one place
     if report.failed:
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, KafkaBroker | RedisServer):
