@@ -137,7 +137,7 @@ class KafkaSettings(Section):
         default="observations.deadletter", description="topic that refused records go to"
     )
     group: str = Field(
-        default="", max_length=249, description='consumer group; "" means killick-<model name>'
+        default="", max_length=249, description='consumer group; "" means killick- and the name of the model'
     )
     instance: str = Field(
         default="", max_length=249, description='static membership: this consumer\'s own name; "" joins anew'
@@ -192,7 +192,6 @@ class LedgerSettings(Section):
     snapshot_every: int = Field(
         default=20_000, ge=100, description="observations of a partition between two snapshots"
     )
-    chunk_slots: int = Field(default=256, ge=1, le=65_536, description="series in one chunk of a snapshot")
 
 
 class NetworkSettings(Section):

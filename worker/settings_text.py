@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -103,3 +105,16 @@ def _values(loaded: Loaded) -> Iterator[tuple[str, str, object]]:
         held: Section = getattr(loaded.settings, section)
         for name in type(held).model_fields:
             yield section, name, getattr(held, name)
+
+
+def with_tables(text: str) -> str:
+    """A document with the tables of all settings between its marks `settings: begin` and `settings: end`."""
+    before, begin, rest = text.partition("<!-- settings: begin")
+    mark, arrow, behind = rest.partition("-->\n")
+    _, end, after = behind.partition("<!-- settings: end")
+    return f"{before}{begin}{mark}{arrow}\n{markdown_tables()}\n\n{end}{after}"
+
+
+if __name__ == "__main__":
+    document = Path(sys.argv[1])
+    document.write_text(with_tables(document.read_text(encoding="utf-8")), encoding="utf-8")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -20,24 +18,13 @@ from consumers.messages import KINDS
 from models.errors import ConfigError, DataError, ServiceUnreachable
 from worker import cli, logs
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 HEAVY = ("tensorflow", "pandas", "kafka", "redis", "numpy")
 
 
 @pytest.fixture(autouse=True)
-def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No setting in the environment, an empty folder to work in, and the log as it was."""
-    for name in list(os.environ):
-        if name.startswith("KILLICK_"):
-            monkeypatch.delenv(name)
+def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
-    before = logging.root.handlers[:], logging.root.level
-    yield
-    logging.captureWarnings(capture=False)
-    logging.root.handlers[:], level = before
-    logging.root.setLevel(level)
 
 
 def run(*arguments: str) -> tuple[int, str]:
