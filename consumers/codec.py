@@ -6,9 +6,8 @@ A record that can't be decoded is refused with a reason and words for its produc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -17,8 +16,12 @@ import orjson
 from consumers.ledger import DIGEST_HEADER, RawRecord, Refused
 from consumers.stream import Arrivals, Reason, Refusal, Singles
 from models.errors import KillickError
-from models.scaling import Ints, SeriesForm
 from models.times import EARLIEST_MS, LATEST_MS, rfc3339, step_of, to_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.scaling import Ints, SeriesForm
 
 RESENT_HEADER = "killick-resent"
 MAX_VALUE = 1e30  # beyond it a forecast would leave single precision
@@ -34,15 +37,24 @@ class Record(Protocol):
     """What the codec reads of a Kafka record."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Its offset in the log."""
+
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> bytes | None:
+        """Its key."""
+
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes | None:
+        """Its value; None: a tombstone."""
+
     @property
-    def timestamp(self) -> int: ...
+    def timestamp(self) -> int:
+        """Milliseconds since 1970; below 0: none."""
+
     @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Name and content of each header."""
 
 
 class _Wire(msgspec.Struct):
@@ -68,7 +80,7 @@ class Decoder:
         self._keys: dict[bytes, str] = {}
 
     def decode(self, records: Sequence[Record], start: int, end: int) -> Arrivals:
-        """The records' columns, in their order, covering offsets `start … end − 1`."""
+        """The records' columns, in their order, covering offsets `start … end - 1`."""
         offsets: list[int] = []
         series: list[str] = []
         times: list[int] = []
@@ -175,26 +187,32 @@ class Decoder:
         try:
             found: Any = msgspec.json.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, ValueError) as worse:
-            if "out of range" in str(worse):
-                return _Refused("not-a-number", f"a number is beyond what can be read ({worse})")
-            if b"NaN" in value or b"Infinity" in value:
-                return _Refused("not-a-number", "NaN and Infinity are not JSON; send null where a value is missing")
-            return _Refused("malformed", f"the value is not JSON ({worse})")
+            return _not_json(value, worse)
         if not isinstance(found, dict):
             return _Refused("malformed", f"the value is {_kind(found)}, not an object")
         if not isinstance(found.get("series"), str | None):
             return _Refused("no-series", f"series is {_kind(found['series'])}, not text")
-        if "time" not in found:
-            return _Refused("bad-time", "the field time is missing")
-        if isinstance(found["time"], bool) or not isinstance(found["time"], str | int):
-            return _Refused("bad-time", f"time is {_kind(found['time'])}; send RFC 3339 text or whole milliseconds")
-        values = found.get("values")
-        if not isinstance(values, dict):
-            return _Refused("missing-feature", f"values is {_kind(values)}, not an object of numbers")
-        for name, number in values.items():
-            if isinstance(number, bool) or not isinstance(number, int | float | None):
-                return _Refused("not-a-number", f"{name!r} is {_kind(number)}; send a number, or null if missing")
+        if isinstance(found.get("time"), bool) or not isinstance(found.get("time"), str | int):
+            kind = _kind(found["time"]) if "time" in found else "missing"
+            return _Refused("bad-time", f"time is {kind}; send RFC 3339 text or whole milliseconds")
+        return _wrong_values(found.get("values"), error)
+
+
+def _not_json(value: bytes, error: Exception) -> _Refused:
+    if "out of range" in str(error):
         return _Refused("not-a-number", f"a number is beyond what can be read ({error})")
+    if b"NaN" in value or b"Infinity" in value:
+        return _Refused("not-a-number", "NaN and Infinity are not JSON; send null where a value is missing")
+    return _Refused("malformed", f"the value is not JSON ({error})")
+
+
+def _wrong_values(values: object, error: Exception) -> _Refused:
+    if not isinstance(values, dict):
+        return _Refused("missing-feature", f"values is {_kind(values)}, not an object of numbers")
+    for name, number in values.items():
+        if isinstance(number, bool) or not isinstance(number, int | float | None):
+            return _Refused("not-a-number", f"{name!r} is {_kind(number)}; send a number, or null if missing")
+    return _Refused("not-a-number", f"a number is beyond what can be read ({error})")
 
 
 class Encoder:
@@ -203,7 +221,10 @@ class Encoder:
     def __init__(self, form: SeriesForm, model: str, topic: str, partition: int) -> None:
         self._form = form
         self._model = model
-        self._fixed: Headers = [("source-topic", topic.encode()), ("source-partition", str(partition).encode())]
+        self._fixed: Headers = [
+            ("source-topic", topic.encode()),
+            ("source-partition", str(partition).encode()),
+        ]
         self._content: Headers = [("content-type", b"application/json")]
         self._prefixes: dict[int, bytes] = {}
         self._times: dict[tuple[int, int], tuple[bytes, bytes]] = {}
@@ -287,5 +308,11 @@ def printable(text: str) -> str:
 
 
 def _kind(value: object) -> str:
-    names = {bool: "true or false", str: "text", list: "a list", dict: "an object", type(None): "null or missing"}
+    names = {
+        bool: "true or false",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+        type(None): "null or missing",
+    }
     return names.get(type(value), f"the number {str(value)[:50]}")

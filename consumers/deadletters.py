@@ -6,15 +6,18 @@ As JSON a letter is one line, which may be edited: `value` is text, or `value_ba
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from consumers.codec import RESENT_HEADER, Headers, Record
-from consumers.kafka import Source
 from models.errors import DataError
 from models.times import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from consumers.kafka import Source
 
 READ_S = 2.0
 OWN = "killick-"
@@ -62,7 +65,9 @@ def read_letters(source: Source) -> Iterator[Letter]:
 def to_letter(record: Record) -> Letter:
     """The letter that a dead-letter record is; what it lacks is said to be unknown."""
     headers = [(name, content or b"") for name, content in record.headers or ()]
-    own = {name.removeprefix(OWN): content.decode(errors="replace") for name, content in headers if name.startswith(OWN)}
+    own = {
+        name.removeprefix(OWN): content.decode(errors="replace") for name, content in headers if name.startswith(OWN)
+    }
     key, key_base64 = _text(record.key)
     value, value_base64 = _text(None if own.get("null-value") else record.value)
     return Letter(

@@ -60,9 +60,7 @@ class History:
             rows = slice(start, start + _ROWS_AT_ONCE)
             times_ms = self.time_ms[rows].tolist()
             texts = rfc3339_column(self.time_ms[rows])
-            values = np.where(
-                self.present[rows], self.values[rows], np.nan
-            ).tolist()  # msgspec writes NaN as null
+            values = np.where(self.present[rows], self.values[rows], np.nan).tolist()  # msgspec writes NaN as null
             for index, time_ms, text, row in zip(
                 self.series_index[rows].tolist(), times_ms, texts, values, strict=True
             ):

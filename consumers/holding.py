@@ -12,21 +12,25 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from consumers.codec import Decoder, Encoder
 from consumers.ledger import Commit, Head, Ledger
-from consumers.observer import Observer
 from consumers.publishing import Publisher, Sender
 from consumers.recovery import replay, restore
 from consumers.snapshots import SnapshotPlan, chunk_slots
 from consumers.stream import Folded, Partition, Seat, Version
 from models.blocks import empty_block
 from models.errors import LedgerError, NotReady
-from models.registry import Registry
-from models.scaling import SeriesForm
-from models.server import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from consumers.observer import Observer
+    from models.registry import Registry
+    from models.scaling import SeriesForm
+    from models.server import Client
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +79,7 @@ class Holding:
 class Opener:
     """Opens partitions for one consumer."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the collaborators of a consumer, wired in one place
         self,
         client: Client,
         model: str,
@@ -99,9 +103,7 @@ class Opener:
         self._observer = observer
         self.versions: dict[int, Version] = {}
 
-    def open(
-        self, number: int, log_span: tuple[int, int], committed: int | None
-    ) -> Iterator[Holding | None]:
+    def open(self, number: int, log_span: tuple[int, int], committed: int | None) -> Iterator[Holding | None]:
         """Yields None after each slice of work, and at last the holding.
 
         Raises:
@@ -113,7 +115,11 @@ class Opener:
         form = self._form.digest()
         topics = self._topics
         head = ledger.take(
-            start=start, form=form, topic_id=topics.topic_id, partitions=topics.partitions, chunk_slots=self._chunk()
+            start=start,
+            form=form,
+            topic_id=topics.topic_id,
+            partitions=topics.partitions,
+            chunk_slots=self._chunk(),
         )
         head = self._skip_hole(ledger, head, log_span[0])
         head = self._seat_first(ledger, head)
@@ -224,7 +230,13 @@ class Opener:
         if waiting or holding.mark < head.next:
             nothing = Folded(empty_block(head.next, len(self._form.features)), {}, Counter())
             holding.publisher.add(
-                head.next, nothing, None, holding.partition.names, waiting, partition=holding.number, polled_at=None
+                head.next,
+                nothing,
+                None,
+                holding.partition.names,
+                waiting,
+                partition=holding.number,
+                polled_at=None,
             )
 
     def _publish_again(self, holding: Holding, end: int, folded: Folded) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
@@ -19,8 +18,12 @@ from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import OffsetAndMetadata
 
-from consumers.codec import Headers, Record
 from models.errors import ConfigError, KillickError, LedgerError, NotReady, ServiceUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from consumers.codec import Headers, Record
 
 REQUEST_TIMEOUT_MS = 10_000
 BOOTSTRAP_TIMEOUT_MS = 10_000
@@ -164,7 +167,8 @@ class Source:
             return {}  # between assignment and `start`; or the client goes on by itself
         except kafka_errors.FencedInstanceIdError as error:
             raise LedgerError(
-                "another consumer runs with the same kafka.instance", "give every consumer an instance of its own"
+                "another consumer runs with the same kafka.instance",
+                "give every consumer an instance of its own",
             ) from error
         except kafka_errors.KafkaError as error:
             raise ServiceUnreachable(f"Kafka stopped this consumer ({type(error).__name__}: {error})") from error
@@ -272,7 +276,7 @@ class Delivery:
 
     __slots__ = ("_future",)
 
-    def __init__(self, future: Any) -> None:  # noqa: ANN401 - the client is untyped
+    def __init__(self, future: Any) -> None:
         self._future = future
 
     @property
@@ -289,6 +293,7 @@ class Delivery:
     def too_big(self) -> bool:
         """Whether the topic refused the record for its size."""
         return isinstance(self.error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError)
+
 
 class Sink:
     """An idempotent producer, `acks=all`, that keeps sending until the broker has it."""

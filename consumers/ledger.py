@@ -16,16 +16,19 @@ Keys, all under one hash tag per model and partition, so that a call stays on on
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
 from consumers.stream import Refusal, Seat
 from models.blocks import Block, decode_block, encode_block
 from models.errors import FencedError, LedgerError, OffsetConflict
 from models.server import Client, call_function, calling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 LIBRARY = "killick_v1"
 CODE = resources.files("consumers").joinpath("commit.lua")
@@ -34,6 +37,7 @@ DIGEST_HEADER = "killick-too-big"
 READ_BLOCKS = 32  # blocks in one read
 READ_NAMES = 50_000
 READ_CHUNKS = 64
+
 
 class Head(msgspec.Struct, frozen=True):
     """The ledger's small hash."""
@@ -98,7 +102,7 @@ class Ledger:
 
     def head(self) -> Head | None:
         """The head, or None where nothing was ever committed."""
-        found = calling(lambda: self._client.hgetall(self._key("head")))
+        found = calling(self._client.hgetall, self._key("head"))
         if b"next" not in found:
             return None
         return msgspec.convert({k.decode(): v.decode() for k, v in found.items()}, Head, strict=False)
@@ -109,7 +113,7 @@ class Ledger:
         Raises:
             LedgerError: the ledger was made for another form, topic or number of partitions.
         """
-        arguments = [self.token, start, form, topic_id, partitions, chunk_slots]
+        arguments: list[bytes | str | int] = [self.token, start, form, topic_id, partitions, chunk_slots]
         reply = self._call("take", ["head"], arguments)
         if reply[0] == b"differs":
             name, theirs, ours = (part.decode() for part in reply[1:])
@@ -155,7 +159,7 @@ class Ledger:
 
     def block_count(self) -> int:
         """How many blocks the ledger holds."""
-        return int(calling(lambda: self._client.xlen(self._key("blocks"))))
+        return int(calling(self._client.xlen, self._key("blocks")))
 
     def blocks(self, after: int = -1, count: int = READ_BLOCKS) -> Iterator[Block]:
         """Blocks that end after offset `after`, oldest first."""
@@ -167,44 +171,44 @@ class Ledger:
 
     def last_blocks(self, count: int) -> list[Block]:
         """The newest blocks, newest first."""
-        entries = calling(lambda: self._client.xrevrange(self._key("blocks"), count=count))
+        entries = calling(self._client.xrevrange, self._key("blocks"), count=count)
         return [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
 
     def first_blocks(self, count: int) -> list[Block]:
         """The oldest blocks, oldest first."""
-        entries = calling(lambda: self._client.xrange(self._key("blocks"), count=count))
+        entries = calling(self._client.xrange, self._key("blocks"), count=count)
         return [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
 
     def series_count(self) -> int:
         """How many series there are."""
-        return int(calling(lambda: self._client.llen(self._key("names"))))
+        return int(calling(self._client.llen, self._key("names")))
 
     def names(self) -> list[str]:
         """Series by slot."""
         names: list[str] = []
         while True:
             first = len(names)
-            part = calling(lambda first=first: self._client.lrange(self._key("names"), first, first + READ_NAMES - 1))  # type: ignore[misc]
+            part = calling(self._client.lrange, self._key("names"), first, first + READ_NAMES - 1)
             names += [name.decode() for name in part]
             if len(part) < READ_NAMES:
                 return names
 
     def roster(self) -> tuple[Seat, ...]:
         """Which versions run here, as what, since when."""
-        found = calling(lambda: self._client.get(self._key("roster")))
+        found = calling(self._client.get, self._key("roster"))
         return msgspec.json.decode(found, type=tuple[Seat, ...]) if found else ()
 
     def counters(self) -> dict[str, int]:
         """What was counted since the ledger began."""
-        found = calling(lambda: self._client.hgetall(self._key("counters")))
+        found = calling(self._client.hgetall, self._key("counters"))
         return {name.decode(): int(amount) for name, amount in found.items()}
 
     def refusals(self) -> list[Refused]:
         """Records that the dead-letter topic has not acknowledged."""
-        entries = calling(lambda: self._client.xrange(self._key("refusals")))
+        entries = calling(self._client.xrange, self._key("refusals"))
         return [
             Refused(
-                Refusal(_end(entry), fields[b"reason"].decode(), fields[b"error"].decode()),  # type: ignore[arg-type]
+                Refusal(_end(entry), fields[b"reason"].decode(), fields[b"error"].decode()),
                 msgspec.msgpack.decode(fields[b"record"], type=RawRecord),
             )
             for entry, fields in entries
@@ -212,19 +216,19 @@ class Ledger:
 
     def snapshot_offsets(self) -> dict[int, int]:
         """First slot of each chunk → the offset that its snapshot stands at."""
-        found = calling(lambda: self._client.hgetall(self._key("snapshot_offsets")))
+        found = calling(self._client.hgetall, self._key("snapshot_offsets"))
         return {int(first): int(offset) for first, offset in found.items()}
 
     def snapshots(self, firsts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         """The bytes of the chunks that begin with these slots."""
         for at in range(0, len(firsts), READ_CHUNKS):
             some = list(firsts[at : at + READ_CHUNKS])
-            found = calling(lambda some=some: self._client.hmget(self._key("snapshots"), some))  # type: ignore[misc]
+            found = calling(self._client.hmget, self._key("snapshots"), some)
             yield from zip(some, found, strict=True)
 
     def _read(self, name: str, first: str, count: int) -> Iterator[Block]:
         while True:
-            entries = calling(lambda first=first: self._client.xrange(self._key(name), first, count=count))  # type: ignore[misc]
+            entries = calling(self._client.xrange, self._key(name), first, count=count)
             for entry, fields in entries:
                 yield decode_block(fields[b"b"], _end(entry))
             if len(entries) < count:
@@ -253,7 +257,9 @@ class Ledger:
     def _judge(self, reply: list[Any]) -> None:
         kind = reply[0].decode()
         if kind == "fenced":
-            raise FencedError(f"partition {self.partition} was taken by another consumer", "wait to be assigned it again")
+            raise FencedError(
+                f"partition {self.partition} was taken by another consumer", "wait to be assigned it again"
+            )
         if kind == "offset":
             stands = int(reply[1])
             raise OffsetConflict(f"partition {self.partition}: the ledger stands at {stands}", next_offset=stands)

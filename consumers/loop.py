@@ -11,17 +11,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from consumers.codec import Record, raw_record
-from consumers.holding import Holding, Limits, Opener
 from consumers.kafka import Change, OffsetOutOfLog, Source
 from consumers.ledger import Commit, Refused
-from consumers.observer import Observer
 from consumers.snapshots import encode_chunk
 from consumers.stream import Admitted, Folded, admit, fold
 from models.errors import FencedError, OffsetConflict, ServiceUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from consumers.holding import Holding, Limits, Opener
+    from consumers.observer import Observer
 
 BLOCK_BYTES = 1_200_000  # of records and what follows from them: a commit stays below the ledger's limit
 RECORD_OVERHEAD_BYTES = 96

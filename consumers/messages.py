@@ -53,15 +53,9 @@ class DeadLetterHeaders(Struct, rename=lambda name: "killick-" + name.replace("_
     topic: Annotated[str, Meta(description="topic that it was read from")]
     partition: Annotated[str, Meta(pattern="^[0-9]+$", description="partition that it was read from")]
     offset: Annotated[str, Meta(pattern="^[0-9]+$", description="offset that it was read from")]
-    too_big: (
-        Annotated[str, Meta(description="1: the value is the SHA-256 and size of one too big")] | UnsetType
-    ) = UNSET
-    null_headers: Annotated[str, Meta(description="JSON list of headers that had no value")] | UnsetType = (
-        UNSET
-    )
-    null_value: Annotated[str, Meta(description="1: the record had neither key nor value")] | UnsetType = (
-        UNSET
-    )
+    too_big: Annotated[str, Meta(description="1: the value is the SHA-256 and size of one too big")] | UnsetType = UNSET
+    null_headers: Annotated[str, Meta(description="JSON list of headers that had no value")] | UnsetType = UNSET
+    null_value: Annotated[str, Meta(description="1: the record had neither key nor value")] | UnsetType = UNSET
 
 
 _KINDS: dict[str, type[Struct]] = {

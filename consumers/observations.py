@@ -149,9 +149,7 @@ def _unreadable(path: Path, error: BaseException) -> DataError:
     )
 
 
-def _chosen(
-    columns: Columns, names: list[str], features: tuple[str, ...], target: str, path: Path
-) -> dict[str, str]:
+def _chosen(columns: Columns, names: list[str], features: tuple[str, ...], target: str, path: Path) -> dict[str, str]:
     """{feature or series: column}, all there in the file."""
     for name in (*columns.time, *([columns.series] if columns.series else [])):
         _require(name, names, path)
@@ -222,9 +220,7 @@ def _series(table: _Table, column: str) -> tuple[tuple[str, ...], Ints]:
     names = table.frame[column].astype("string").fillna("").str.strip()
     empty = np.flatnonzero((names == "").to_numpy())
     if len(empty):
-        raise DataError(
-            f"{table.where(int(empty[0]))}, column {column}: no series", "every row needs its name"
-        )
+        raise DataError(f"{table.where(int(empty[0]))}, column {column}: no series", "every row needs its name")
     codes, found = pd.factorize(names, sort=True)
     return tuple(str(name) for name in found), np.asarray(codes, dtype=np.int64)
 
@@ -238,9 +234,7 @@ def _numbers(table: _Table, column: str) -> tuple[Floats, Bools]:
     else:
         text = cells.astype("string").fillna("").str.strip()
         missing = text.isin(MISSING).to_numpy(dtype=bool)
-        numbers = pd.to_numeric(text.where(~missing, "0"), errors="coerce").to_numpy(
-            dtype=np.float64, na_value=np.nan
-        )
+        numbers = pd.to_numeric(text.where(~missing, "0"), errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     bad = np.flatnonzero(~(np.abs(numbers) <= MAX_VALUE))
     if len(bad):
         row = int(bad[0])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Observer(Protocol):
@@ -29,15 +31,3 @@ class Observer(Protocol):
 
     def redis_up(self, *, up: bool) -> None:
         """Whether the last call to Redis was answered."""
-
-
-class Silent:
-    """An observer that keeps nothing."""
-
-    def block(self, counts: Mapping[str, int], version: int | None) -> None: ...
-    def commit(self, seconds: float) -> None: ...
-    def acknowledged(self, seconds: float, forecasts: int) -> None: ...
-    def lag(self, partition: int, records: int | None) -> None: ...
-    def rewound(self) -> None: ...
-    def mismatch(self) -> None: ...
-    def redis_up(self, *, up: bool) -> None: ...

@@ -6,14 +6,17 @@ forecast that was issued k steps earlier for this time, null where there was non
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from consumers.ledger import Ledger
-from models.blocks import Block
-from models.scaling import SeriesForm
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from consumers.ledger import Ledger
+    from models.blocks import Block
+    from models.scaling import SeriesForm
 
 
 def pair_tables(

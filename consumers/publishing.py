@@ -7,14 +7,17 @@ wholly acknowledged; what lies after it is made again after a crash.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from consumers.codec import Encoder, Headers, dead_letter, digest_record
 from consumers.ledger import Refused
-from consumers.stream import Folded
 from models.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from consumers.stream import Folded
 
 Message = tuple[str, bytes | None, bytes | None, Headers, int | None]  # topic, key, value, headers, timestamp
 
@@ -23,11 +26,16 @@ class Delivery(Protocol):
     """What became of one send (consumers.kafka.Delivery)."""
 
     @property
-    def done(self) -> bool: ...
+    def done(self) -> bool:
+        """Acknowledged, or failed for good."""
+
     @property
-    def error(self) -> Exception | None: ...
+    def error(self) -> Exception | None:
+        """Why it failed for good."""
+
     @property
-    def too_big(self) -> bool: ...
+    def too_big(self) -> bool:
+        """Whether the topic refused the record for its size."""
 
 
 class Sender(Protocol):
@@ -143,7 +151,8 @@ class Publisher:
         if not delivery.too_big or which < 0 or publication.refused[which].record.is_digest:
             topic = publication.messages[at][0]
             raise LedgerError(
-                f"topic {topic!r} refused a record for good ({delivery.error})", "see the topic's settings and ACLs"
+                f"topic {topic!r} refused a record for good ({delivery.error})",
+                "see the topic's settings and ACLs",
             ) from delivery.error
         letter = publication.refused[which]
         letter = Refused(letter.refusal, digest_record(letter.record))

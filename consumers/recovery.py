@@ -6,16 +6,20 @@ Batches may be cut anywhere without changing a bit, so many small blocks are fol
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from consumers.ledger import Head, Ledger
 from consumers.snapshots import restore_chunk
 from consumers.stream import Folded, Partition, Version, fold
 from models.blocks import Block, checksum
-from models.scaling import SeriesForm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from consumers.ledger import Head, Ledger
+    from models.scaling import SeriesForm
 
 MERGED_OBSERVATIONS = 4096
 
@@ -81,13 +85,14 @@ def _fold_merged(partition: Partition, blocks: list[Block], versions: Mapping[in
 
 
 def _fold_group(partition: Partition, blocks: list[Block], versions: Mapping[int, Version]) -> Iterator[Replayed]:
-    merged = replace(
-        blocks[0],
-        end=blocks[-1].end,
-        **{
-            name: np.concatenate([getattr(block, name) for block in blocks])
-            for name in ("offset", "slot", "step", "values", "present")
-        },
+    merged = Block(
+        blocks[0].start,
+        blocks[-1].end,
+        np.concatenate([block.offset for block in blocks]),
+        np.concatenate([block.slot for block in blocks]),
+        np.concatenate([block.step for block in blocks]),
+        np.concatenate([block.values for block in blocks]),
+        np.concatenate([block.present for block in blocks]),
     )
     (folded,) = fold([(partition, merged)], versions)
     begin = 0

@@ -9,13 +9,18 @@ Series do not touch each other, so each chunk may stand at an offset of its own.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from consumers.stream import Partition
-from models.blocks import Block
 from models.errors import LedgerError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from consumers.stream import Partition
+    from models.blocks import Block
 
 FORMAT = 1
 CHUNK_BYTES = 1_000_000  # what a chunk should not outgrow
@@ -46,7 +51,7 @@ def chunk_slots(partition: Partition) -> int:
 
 
 def encode_chunk(partition: Partition, first: int, slots: int) -> bytes:
-    """The bytes of slots `first … first + slots − 1`, as far as there are series."""
+    """The bytes of slots `first … first + slots - 1`, as far as there are series."""
     end = min(first + slots, len(partition.names))
     partition.series.reserve(end)
     for carried in partition.carried.values():
@@ -67,7 +72,9 @@ def restore_chunk(partition: Partition, first: int, data: bytes | None) -> None:
     """
     subject = f"the snapshot of slots from {first}"
     if not data or data[0] != FORMAT:
-        raise LedgerError(f"{subject} has format {data[0] if data else 'no bytes'}, known is {FORMAT}", "upgrade killick")
+        raise LedgerError(
+            f"{subject} has format {data[0] if data else 'no bytes'}, known is {FORMAT}", "upgrade killick"
+        )
     size = int.from_bytes(data[1:5], "little")
     try:
         header = msgspec.json.decode(data[5 : 5 + size], type=_Header)

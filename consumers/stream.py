@@ -10,20 +10,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models import forecaster
-from models.architecture import Architecture
 from models.blocks import Block, checksum
 from models.forecaster import Carried, Scanner, Task
 from models.scaling import NO_STEP, Bools, Floats, Ints, Rows, SeriesForm, SeriesState
 from models.times import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from models.architecture import Architecture
 
 Singles = NDArray[np.float32]
 Reason = Literal[
@@ -51,7 +54,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Decoded records of one partition, offsets `start … end − 1`, as columns of N."""
+    """Decoded records of one partition, offsets `start … end - 1`, as columns of N."""
 
     start: int
     end: int
@@ -177,7 +180,7 @@ def _judge(partition: Partition, arrivals: Arrivals, slot: Ints, refusals: list[
     s, t = slot[order], arrivals.step[order]
     head = np.ones(len(s), np.bool_)
     head[1:] = s[1:] != s[:-1]
-    last = np.append(partition.series.last, NO_STEP)  # slot −1, refused, reads the sentinel
+    last = np.append(partition.series.last, NO_STEP)  # slot -1, refused, reads the sentinel
     before = np.where(head, last[s], np.roll(t, 1))
     stuck = np.unique(s[(t <= before) & (s >= 0)])
     if len(stuck) == 0:
@@ -192,9 +195,7 @@ def _judge(partition: Partition, arrivals: Arrivals, slot: Ints, refusals: list[
             continue
         earlier = taken.get((at, step))
         kept = (
-            partition.series.at(at, step)
-            if earlier is None
-            else (arrivals.values[earlier], arrivals.present[earlier])
+            partition.series.at(at, step) if earlier is None else (arrivals.values[earlier], arrivals.present[earlier])
         )
         verdicts[i], refusal = _judge_past(arrivals, i, kept, newest[at], partition.form.interval_ms)
         if refusal is not None:
@@ -300,9 +301,7 @@ def _with_version(
     issued, paired = forecasts[rows.row_of], pairs[rows.row_of]
     counts = so_far.counts
     if number == partition.incumbent:
-        counts = counts + Counter(
-            forecasts=len(issued), pairs=int(np.count_nonzero(~np.isnan(paired).all(axis=1)))
-        )
+        counts = counts + Counter(forecasts=len(issued), pairs=int(np.count_nonzero(~np.isnan(paired).all(axis=1))))
     block = replace(
         so_far.block,
         pairs={**so_far.block.pairs, number: paired},

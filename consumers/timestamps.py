@@ -87,12 +87,8 @@ def _from_epoch(column: pd.Series, unit: str) -> pd.Series:
 
 def _from_parts(columns: Sequence[pd.Series]) -> pd.Series:
     if len(columns) > len(PARTS):
-        raise ConfigError(
-            f"--time names {len(columns)} columns, the limit is {len(PARTS)}: {', '.join(PARTS)}"
-        )
-    parts = {
-        part: pd.to_numeric(column, errors="coerce") for part, column in zip(PARTS, columns, strict=False)
-    }
+        raise ConfigError(f"--time names {len(columns)} columns, the limit is {len(PARTS)}: {', '.join(PARTS)}")
+    parts = {part: pd.to_numeric(column, errors="coerce") for part, column in zip(PARTS, columns, strict=False)}
     possible = np.logical_and.reduce([_within(part, values) for part, values in parts.items()])
     moments = pd.to_datetime(pd.DataFrame(parts), errors="coerce")
     return moments.where(possible)

@@ -33,7 +33,7 @@ Singles = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Block:
-    """N accepted observations of one partition, in the order of their offsets `start … end − 1`.
+    """N accepted observations of one partition, in the order of their offsets `start … end - 1`.
 
     Offsets of the span that are not in `offset` were refused, dropped as duplicates, or never existed.
     """
@@ -76,7 +76,7 @@ def empty_block(at: int, features: int) -> Block:
 
 def checksum(forecasts: Singles) -> int:
     """CRC-32 of forecasts `(N, H)`, in the order of their observations."""
-    return zlib.crc32(np.ascontiguousarray(forecasts, "<f4"))
+    return zlib.crc32(forecasts.astype("<f4").tobytes())
 
 
 def encode_block(block: Block) -> bytes:

@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.architecture import Architecture
 from models.errors import VersionError
 from models.scaling import MIN_GROWTH, Bools, Floats, Ints, Rows, SeriesForm
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.architecture import Architecture
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -86,7 +89,8 @@ def calendar(time_ms: Ints) -> Singles:
     day = 2.0 * np.pi * (moments % DAY_MS) / DAY_MS
     week = 2.0 * np.pi * ((moments - MONDAY_MS) % WEEK_MS) / WEEK_MS
     waves = np.stack([np.sin(day), np.cos(day), np.sin(week), np.cos(week)], axis=1)
-    return waves.astype(np.float32)[which]
+    found: Singles = waves.astype(np.float32)[which]
+    return found
 
 
 def base_and_unit(architecture: Architecture, form: SeriesForm, rows: Rows) -> tuple[Floats, Floats]:
@@ -105,9 +109,10 @@ def base_and_unit(architecture: Architecture, form: SeriesForm, rows: Rows) -> t
 
 
 def _differences(rows: Rows, ks: Sequence[int], feature: int) -> Floats:
-    """`x_{t−k} − x_t` of one feature, `(R, K)`; zero where the series does not go back so far."""
+    """`x_{t-k} - x_t` of one feature, `(R, K)`; zero where the series does not go back so far."""
     values, valid = rows.lagged(ks, feature)
-    return np.where(valid, values - rows.x[:, feature, None], 0.0)
+    differences: Floats = np.where(valid, values - rows.x[:, feature, None], 0.0)
+    return differences
 
 
 class Carried:
@@ -200,7 +205,7 @@ def _scan_tile(
     results: list[tuple[Singles, Singles]],
     waves: int,
 ) -> None:
-    """One call of the network: `spans` names the lanes `a … b − 1` of each task, side by side in the tile."""
+    """One call of the network: `spans` names the lanes `a … b - 1` of each task, side by side in the tile."""
     width = sum(b - a for _, a, b in spans)
     width += -width % MIN_TILE
     x = np.zeros((waves, width, tasks[0].x.shape[1]), np.float32)

@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from models.architecture import Architecture
+from models.architecture import Architecture, Weights
 from models.errors import VersionError
 from models.server import Client, call_function, calling
-from models.weights import Weights, weights_digest, weights_from_bytes
+from models.weights import weights_digest, weights_from_bytes
 
 LIBRARY = "killick_registry_v1"
 CODE = resources.files("models").joinpath("registry.lua")
@@ -79,20 +79,30 @@ class Registry:
             training=training,
         )
         keys = [self._key(name) for name in ("state", "architectures", "weights", "infos", "audit")]
-        arguments = [architecture.to_json(), weights, msgspec.json.encode(info), actor, reason, now_ms]
+        arguments: list[bytes | str | int] = [
+            architecture.to_json(),
+            weights,
+            msgspec.json.encode(info),
+            actor,
+            reason,
+            now_ms,
+        ]
         return int(call_function(self._client, CODE, f"{LIBRARY}_register", keys, arguments)[0])
 
     def aliases(self) -> Aliases:
         """Who is who at present."""
-        found = calling(lambda: self._client.hgetall(self._key("state")))
+        found = calling(self._client.hgetall, self._key("state"))
         numbers = {name.decode(): int(number) for name, number in found.items()}
         return Aliases(
-            numbers.get("incumbent"), numbers.get("candidate"), numbers.get("previous"), numbers.get("generation", 0)
+            numbers.get("incumbent"),
+            numbers.get("candidate"),
+            numbers.get("previous"),
+            numbers.get("generation", 0),
         )
 
     def versions(self) -> list[VersionInfo]:
         """All versions, oldest first."""
-        found = calling(lambda: self._client.hgetall(self._key("infos")))
+        found = calling(self._client.hgetall, self._key("infos"))
         infos = [
             msgspec.structs.replace(msgspec.json.decode(data, type=VersionInfo), version=int(number))
             for number, data in found.items()
@@ -106,10 +116,7 @@ class Registry:
             VersionError: there is no such version, or it is not what was registered.
         """
         names = ("architectures", "weights", "infos")
-        architecture, weights, info = (
-            calling(lambda name=name: self._client.hget(self._key(name), str(version)))  # type: ignore[misc]
-            for name in names
-        )
+        architecture, weights, info = (calling(self._client.hget, self._key(name), str(version)) for name in names)
         if architecture is None or weights is None or info is None:
             known = [info.version for info in self.versions()]
             raise VersionError(f"model {self._model!r} has no version {version}", f"it has {known}")
@@ -128,12 +135,12 @@ class Registry:
 
     def partitions(self) -> int:
         """How many partitions the model's observations have; 0 before any consumer ran."""
-        found = calling(lambda: self._client.hget(self._key("state"), "partitions"))
+        found = calling(self._client.hget, self._key("state"), "partitions")
         return int(found) if found else 0
 
     def set_partitions(self, count: int) -> None:
         """Note how many partitions there are, so that the ledgers can be found."""
-        calling(lambda: self._client.hset(self._key("state"), "partitions", count))
+        calling(self._client.hset, self._key("state"), "partitions", count)
 
     def _key(self, name: str) -> str:
         return self._tag + name

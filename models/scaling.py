@@ -11,14 +11,17 @@ follow from the step before is computed for all rows at once; only the running s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 FORMAT = 1
 NO_STEP = np.iinfo(np.int64).min // 4  # "no step yet": far before any time, and safe to subtract from
@@ -110,7 +113,7 @@ class Rows:
         return len(self.offsets) - 1
 
     def past(self, k: int | Ints) -> Ints:
-        """The row `k` steps before each row, `(R,)` or `(R, K)`; −1 where it lies before the batch."""
+        """The row `k` steps before each row, `(R,)` or `(R, K)`; -1 where it lies before the batch."""
         wave, lane = (self.wave, self.lane) if np.ndim(k) < 2 else (self.wave[:, None], self.lane[:, None])
         before = wave - k
         return np.where(before >= 0, self.offsets[np.maximum(before, 0)] + lane, -1)
@@ -133,7 +136,8 @@ class Rows:
 
     def _from_ring(self, lags: Ints, feature: int) -> Floats:
         cell = (self.step[:, None] - lags) % self.ring_steps
-        return self.ring[self.slot[self.lane][:, None], cell, feature]
+        values: Floats = self.ring[self.slot[self.lane][:, None], cell, feature]
+        return values
 
 
 class SeriesState:
@@ -316,7 +320,7 @@ class SeriesState:
         rows.scale_before[n:] = rows.scale[later]
 
     def _moves(self, rows: Rows) -> Floats:
-        """`x_t − x_{t−q}`, q a quarter of a period, or as far back as the series goes, `(R, F)`."""
+        """`x_t - x_{t-q}`, q a quarter of a period, or as far back as the series goes, `(R, F)`."""
         move = np.empty_like(rows.x)
         for feature in range(rows.x.shape[1]):
             k = np.clip(rows.since[:, feature], 0, self.form.move_steps)

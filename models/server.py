@@ -5,9 +5,7 @@ Waiting and retrying are left to the caller: a call either answers, or says that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from importlib.resources.abc import Traversable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -16,10 +14,23 @@ from redis.retry import Retry
 
 from models.errors import LedgerError, ServiceUnreachable
 
-TRANSIENT = ("LOADING", "READONLY", "MISCONF", "OOM", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "BUSY")
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.resources.abc import Traversable
+
+TRANSIENT = (
+    "LOADING",
+    "READONLY",
+    "MISCONF",
+    "OOM",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "BUSY",
+)
 
 Client = redis.Redis | RedisCluster
-T = TypeVar("T")
 
 
 def connect(url: str, *, password: str = "", timeout_s: float = 5.0, cluster: bool = False) -> Client:
@@ -35,15 +46,15 @@ def connect(url: str, *, password: str = "", timeout_s: float = 5.0, cluster: bo
         raise _unreachable(error) from error
 
 
-def calling(work: Callable[[], T]) -> T:
-    """What `work` returns.
+def calling(command: Callable[..., Any], *arguments: object, **options: object) -> Any:
+    """The reply of a client's command; whoever asks knows its type.
 
     Raises:
         ServiceUnreachable: Redis did not answer, or can't take writes at present.
         LedgerError: it refused for good.
     """
     try:
-        return work()
+        return command(*arguments, **options)
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         raise _unreachable(error) from error
     except redis.ResponseError as error:
@@ -54,7 +65,8 @@ def calling(work: Callable[[], T]) -> T:
 
 def _unreachable(error: Exception) -> ServiceUnreachable:
     return ServiceUnreachable(
-        f"Redis did not answer ({type(error).__name__}: {error})", "is it running? see redis.url in the settings"
+        f"Redis did not answer ({type(error).__name__}: {error})",
+        "is it running? see redis.url in the settings",
     )
 
 
@@ -62,9 +74,9 @@ def load_functions(client: Client, code: Traversable) -> None:
     """Load a library of functions into the server; its text is the same at every start."""
     text = code.read_text()
     if isinstance(client, RedisCluster):
-        calling(lambda: client.function_load(text, replace=True, target_nodes=RedisCluster.PRIMARIES))
+        calling(client.function_load, text, replace=True, target_nodes=RedisCluster.PRIMARIES)
     else:
-        calling(lambda: client.function_load(text, replace=True))
+        calling(client.function_load, text, replace=True)
 
 
 def call_function(
@@ -75,26 +87,21 @@ def call_function(
     Raises:
         ServiceUnreachable, LedgerError: as `calling`.
     """
-
-    def call() -> list[Any]:
-        return client.fcall(name, len(keys), *keys, *arguments)  # type: ignore[no-any-return, arg-type]
-
+    words = (name, len(keys), *keys, *arguments)
     try:
-        return calling(call)
+        return list(calling(client.fcall, *words))
     except LedgerError as error:
         if "Function not found" not in str(error):
             raise
     load_functions(client, code)
-    return calling(call)
+    return list(calling(client.fcall, *words))
 
 
 def server_facts(client: Client) -> dict[str, Any]:
     """What the server says of itself: `INFO` server, memory, persistence and stats, and the settings that matter."""
     facts: dict[str, Any] = {}
     for section in ("server", "memory", "persistence", "stats"):
-        facts |= calling(lambda section=section: client.info(section))  # type: ignore[misc]
+        facts |= calling(client.info, section)
     for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
-        facts |= calling(lambda name=name: client.config_get(name))  # type: ignore[misc]
+        facts |= calling(client.config_get, name)
     return facts
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import click
@@ -78,14 +79,21 @@ def _output(path: str | None, form: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     try:
-        with open(path, "wb") as stream:
+        with Path(path).open("wb") as stream:
             yield stream
     except OSError as error:
         raise DataError(f"{path!r} can't be written ({error})", "choose another --out") from error
 
 
 def _header(settings: Settings) -> list[str]:
-    return ["series", "time", "value", "scale", "version", *(f"lead_{k + 1}" for k in range(settings.model.horizon))]
+    return [
+        "series",
+        "time",
+        "value",
+        "scale",
+        "version",
+        *(f"lead_{k + 1}" for k in range(settings.model.horizon)),
+    ]
 
 
 def _write_csv(tables: Iterator[pa.Table], stream: BinaryIO, settings: Settings) -> None:
@@ -166,7 +174,10 @@ def list_letters(session: Session, reason: str | None, limit: int | None, as_jso
 @click.option("--reason", help="Only those refused for this reason.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many.")
 @click.option(
-    "--from", "file", type=click.Path(), help="Letters as `list --json` prints them, edited; - is standard input."
+    "--from",
+    "file",
+    type=click.Path(),
+    help="Letters as `list --json` prints them, edited; - is standard input.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
@@ -204,7 +215,11 @@ def _letters(settings: Settings, reason: str | None, limit: int | None) -> Itera
 
     kafka = settings.kafka
     source = Source(
-        kafka.bootstrap_servers, kafka.dead_letters, "", manual=True, **settings.kafka_security()
+        kafka.bootstrap_servers,
+        kafka.dead_letters,
+        "",
+        manual=True,
+        **settings.kafka_security(),  # type: ignore[arg-type]
     )
     count = 0
     with closing(source):
@@ -220,9 +235,11 @@ def _from_file(path: str) -> Iterator[Letter]:
     from consumers.deadletters import from_line
 
     try:
-        with sys.stdin.buffer if path == "-" else open(path, "rb") as stream:
+        with sys.stdin.buffer if path == "-" else Path(path).open("rb") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     yield from_line(line, number)
     except OSError as error:
-        raise DataError(f"{path!r} can't be read ({error})", "name a file of `killick deadletters list --json`") from error
+        raise DataError(
+            f"{path!r} can't be read ({error})", "name a file of `killick deadletters list --json`"
+        ) from error

@@ -19,7 +19,9 @@ SHORT = 12  # characters of a digest
 
 @click.command()
 @click.option(
-    "--accept-gap", is_flag=True, help="Go on although Redis lost everything: from the group's offset, state from zero."
+    "--accept-gap",
+    is_flag=True,
+    help="Go on although Redis lost everything: from the group's offset, state from zero.",
 )
 @click.pass_obj
 def consumer(session: Session, accept_gap: bool) -> None:
@@ -63,7 +65,9 @@ def status(session: Session, as_json: bool) -> None:
 
 
 def _describe(body: dict[str, Any]) -> str:
-    lines = [f"model {body['model']}: " + (f"version {body['incumbent']} answers" if body["incumbent"] else "no version")]
+    lines = [
+        f"model {body['model']}: " + (f"version {body['incumbent']} answers" if body["incumbent"] else "no version")
+    ]
     if not body["incumbent"]:
         lines.append("fit one: `killick fit FILE`")
     if not body["partitions"]:
@@ -134,6 +138,7 @@ def export(session: Session, version: int, folder: str) -> None:
         (target / "architecture.json").write_bytes(architecture.to_json())
         (target / "weights.safetensors").write_bytes(weights)
     except OSError as error:
-        raise DataError(f"version {version} can't be written to {folder!r} ({error})", "choose another --out") from error
+        raise DataError(
+            f"version {version} can't be written to {folder!r} ({error})", "choose another --out"
+        ) from error
     click.echo(f"version {version} is in {target}: architecture.json, weights.safetensors")
-

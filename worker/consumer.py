@@ -6,7 +6,6 @@ import logging
 import signal
 import threading
 import time
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from consumers.loop import Consumer
@@ -15,6 +14,8 @@ from worker import wiring
 from worker.metrics import ConsumerMetrics, Health, Pages
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from worker.settings import Settings
 
 SILENT_S = 60.0  # without a step for so long, the process is not well
@@ -61,7 +62,9 @@ class Service:
         waiting_for = consumer.trouble or (f"partitions {opening} are being opened" if opening else "")
         if not consumer.held and not waiting_for:
             waiting_for = "no partition is assigned yet"
-        details = {"partitions": {str(n): {"next_offset": h.next, "published": h.mark} for n, h in consumer.held.items()}}
+        details = {
+            "partitions": {str(n): {"next_offset": h.next, "published": h.mark} for n, h in consumer.held.items()}
+        }
         return Health(alive=silent < SILENT_S, waiting_for=waiting_for, details=details)
 
     def _consume(self) -> None:

@@ -9,16 +9,19 @@ import json
 import logging
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from models.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 SIZE_BUCKETS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0)
@@ -91,7 +94,11 @@ class ConsumerMetrics:
 
     def block(self, counts: Mapping[str, int], version: int | None) -> None:
         """A block was committed."""
-        for name, outcome in (("observations", "accepted"), ("duplicates", "duplicate"), ("history", "history")):
+        for name, outcome in (
+            ("observations", "accepted"),
+            ("duplicates", "duplicate"),
+            ("history", "history"),
+        ):
             if counts.get(name):
                 self._observations.labels(self._model, outcome).inc(counts[name])
         for name, amount in counts.items():
@@ -119,7 +126,9 @@ class ConsumerMetrics:
         """Records that wait in the log; None: the partition is no longer ours."""
         if records is not None:
             self._lag.labels(self._model, str(partition)).set(records)
-        elif (self._model, str(partition)) in {tuple(s.labels.values()) for m in self._lag.collect() for s in m.samples}:
+        elif (self._model, str(partition)) in {
+            tuple(s.labels.values()) for m in self._lag.collect() for s in m.samples
+        }:
             self._lag.remove(self._model, str(partition))
 
     def rewound(self) -> None:
@@ -154,7 +163,7 @@ class ConsumerMetrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> WeightedHistogram:
         histogram = WeightedHistogram(f"killick_{name}", text, self._model, buckets)
-        self.registry.register(histogram)  # type: ignore[arg-type]
+        self.registry.register(histogram)
         return histogram
 
 
@@ -175,7 +184,8 @@ class Pages:
             self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
         except (OSError, OverflowError) as error:
             raise ConfigError(
-                f"the pages can't be served on {host}:{port} ({error})", "choose another http.port; 0 takes a free one"
+                f"the pages can't be served on {host}:{port} ({error})",
+                "choose another http.port; 0 takes a free one",
             ) from error
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="pages", daemon=True)
@@ -212,7 +222,7 @@ def _handler(registry: CollectorRegistry, health: Callable[[], Health]) -> type[
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class has it
             log.debug(format, *args)
 
     return Handler

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from models.registry import Registry
 from models.server import Client, connect
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from consumers.holding import Limits, Opener, Topics
     from consumers.kafka import Admin, Sink, Source
     from consumers.ledger import Ledger
@@ -21,7 +22,10 @@ def redis_client(settings: Settings) -> Client:
     """The client of the server that holds ledger and registry."""
     redis = settings.redis
     return connect(
-        redis.url, password=settings.redis_password(), timeout_s=redis.timeout.ms / 1000, cluster=redis.cluster
+        redis.url,
+        password=settings.redis_password(),
+        timeout_s=redis.timeout.ms / 1000,
+        cluster=redis.cluster,
     )
 
 
@@ -32,7 +36,7 @@ def registry(settings: Settings, client: Client) -> Registry:
 
 def ledgers(settings: Settings, client: Client) -> list[Ledger]:
     """The ledgers of the model's partitions, to be read."""
-    from consumers.ledger import Ledger  # noqa: PLC0415 - brings NumPy
+    from consumers.ledger import Ledger
 
     count = registry(settings, client).partitions()
     return [Ledger(client, settings.model.name, number) for number in range(count)]
@@ -40,21 +44,21 @@ def ledgers(settings: Settings, client: Client) -> list[Ledger]:
 
 def admin(settings: Settings) -> Admin:
     """Kafka's administrator."""
-    from consumers.kafka import Admin  # noqa: PLC0415 - brings the Kafka client
+    from consumers.kafka import Admin
 
     return Admin(settings.kafka.bootstrap_servers, **settings.kafka_security())
 
 
 def sink(settings: Settings) -> Sink:
     """The producer of forecasts and dead letters."""
-    from consumers.kafka import Sink  # noqa: PLC0415 - as above
+    from consumers.kafka import Sink
 
     return Sink(settings.kafka.bootstrap_servers, **settings.kafka_security())
 
 
 def source(settings: Settings) -> Source:
     """The observations' topic, by group or by hand."""
-    from consumers.kafka import Source  # noqa: PLC0415 - as above
+    from consumers.kafka import Source
 
     kafka = settings.kafka
     return Source(
@@ -75,8 +79,8 @@ def topics(settings: Settings) -> Topics:
     Raises:
         NotReady: it is not there.
     """
-    from consumers.holding import Topics  # noqa: PLC0415 - brings NumPy
-    from models.errors import NotReady  # noqa: PLC0415
+    from consumers.holding import Topics
+    from models.errors import NotReady
 
     kafka = settings.kafka
     administrator = admin(settings)
@@ -93,7 +97,7 @@ def topics(settings: Settings) -> Topics:
 
 def limits(settings: Settings, *, accept_gap: bool = False) -> Limits:
     """What bounds a consumer."""
-    from consumers.holding import Limits  # noqa: PLC0415
+    from consumers.holding import Limits
 
     return Limits(
         max_series=settings.model.max_series,
@@ -109,9 +113,9 @@ def loader(settings: Settings, versions: Registry) -> Callable[[int], Version]:
     """A function that loads a version, checks it against the model and against this machine, and compiles it."""
 
     def load(number: int) -> Version:
-        from consumers.stream import Version  # noqa: PLC0415
-        from models.forecaster import check_fit  # noqa: PLC0415
-        from models.network import Network, configure  # noqa: PLC0415 - brings TensorFlow
+        from consumers.stream import Version
+        from models.forecaster import check_fit
+        from models.network import Network, configure
 
         configure(settings.network.threads)
         architecture, _, weights = versions.load(number)
@@ -127,7 +131,7 @@ def opener(
     settings: Settings, client: Client, where: Topics, bounds: Limits, sender: Sink, observer: Observer
 ) -> Opener:
     """Opens partitions."""
-    from consumers.holding import Opener  # noqa: PLC0415
+    from consumers.holding import Opener
 
     versions = registry(settings, client)
     return Opener(
