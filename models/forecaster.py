@@ -141,7 +141,7 @@ class Carried:
         horizon = self.pending.shape[1]
         leads = np.arange(1, horizon + 1)
         slot = rows.slot[rows.lane][:, None]
-        pairs = self.pending[slot, (rows.step[:, None] - leads) % horizon, leads - 1]
+        pairs: Singles = self.pending[slot, (rows.step[:, None] - leads) % horizon, leads - 1]
         if rows.waves > 1:
             at = rows.past(leads[None, :])
             pairs = np.where(at >= 0, forecasts[at, leads - 1], pairs)
