@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -15,7 +16,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from consumers.history import History
 from consumers.kafka import Sink
-from models.errors import ConfigError, ServiceUnreachable
+from models.errors import ConfigError, DataError, ServiceUnreachable
 from worker import cli
 from worker.cli_history import Speed, moment_ms, patiently
 from worker.produce import Producer
@@ -59,9 +60,7 @@ def records_of(broker: KafkaBroker, topic: str, count: int) -> list[tuple[bytes,
     return sorted(found, key=lambda record: record[1])
 
 
-def test_sends_every_observation_with_its_key_and_time(
-    kafka: KafkaBroker, topics: Topics, tmp_path: Path
-) -> None:
+def test_sends_every_observation_with_its_key_and_time(kafka: KafkaBroker, topics: Topics, tmp_path: Path) -> None:
     """`killick produce` sends each row once, keyed by its series; the broker will not take it for old."""
     path = tmp_path / "load.csv"
     path.write_text("time,b,a\n2013-01-01T06:00Z,1,0\n2013-01-01T05:00Z,-1,-2\n2013-01-01T07:00Z,9,9\n")
@@ -200,3 +199,48 @@ def test_speed_is_max_or_above_zero() -> None:
     for text in ("0", "-1", "nan", "inf", "fast"):
         with pytest.raises(click.BadParameter):
             Speed().convert(text, None, None)
+
+
+def test_a_record_that_kafka_does_not_take_is_tried_again() -> None:
+    """While nothing is known of the topic, the same record is handed over again, and the wait is reported."""
+
+    class Slow:
+        """A sink that takes nothing at first."""
+
+        def __init__(self) -> None:
+            self.refusals = 1
+            self.taken: list[bytes | None] = []
+
+        def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+            """Refuse once, then take."""
+            if self.refusals:
+                self.refusals -= 1
+                raise ServiceUnreachable("Kafka took nothing")
+            self.taken.append(value)
+
+        def flush(self, timeout_s: float) -> bool:
+            """At once."""
+            return True
+
+        def failed(self) -> Exception | None:
+            """Never."""
+            return None
+
+    said: list[str] = []
+    sink = Slow()
+    history = history_of(hours=2, series=1)
+    sent = Producer(sink, "t", report=lambda _done, note="": said.append(note)).run(history)
+    assert sent.observations == 2
+    assert sink.taken == [value for _, value, _ in history.messages()]
+    assert said[0] == "waiting for Kafka (Kafka took nothing)"
+
+
+def test_a_record_that_is_refused_for_good_ends_it(kafka: KafkaBroker, topics: Topics) -> None:
+    """A record that the topic will never take ends the sending with what the broker said."""
+    sink = Sink(kafka.bootstrap_servers)
+    history = history_of(hours=1, series=1)
+    wide = dataclasses.replace(history, series=("s" * 2_000,))
+    topic = topics(configs={"max.message.bytes": "500"})
+    with pytest.raises(DataError, match="refused a record"):
+        Producer(sink, topic).run(wide)
+    sink.close()
