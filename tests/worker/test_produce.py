@@ -211,14 +211,14 @@ def test_a_record_that_kafka_does_not_take_is_tried_again() -> None:
             self.refusals = 1
             self.taken: list[bytes | None] = []
 
-        def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        def send(self, topic: str, key: bytes | None, value: bytes | None) -> None:  # noqa: ARG002
             """Refuse once, then take."""
             if self.refusals:
                 self.refusals -= 1
                 raise ServiceUnreachable("Kafka took nothing")
             self.taken.append(value)
 
-        def flush(self, timeout_s: float) -> bool:
+        def flush(self, timeout_s: float) -> bool:  # noqa: ARG002
             """At once."""
             return True
 
