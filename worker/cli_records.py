@@ -97,12 +97,9 @@ def _header(settings: Settings) -> list[str]:
 
 
 def _write_csv(tables: Iterator[pa.Table], stream: BinaryIO, settings: Settings) -> None:
-    from pyarrow import csv
-
     stream.write((",".join(_header(settings)) + "\n").encode())
-    options = csv.WriteOptions(include_header=False, quoting_style="needed")
     for table in tables:
-        csv.write_csv(_with_text_time(table), stream, options)
+        _with_text_time(table).to_pandas().to_csv(stream, index=False, header=False)
 
 
 def _write_json(tables: Iterator[pa.Table], stream: BinaryIO, settings: Settings) -> None:
