@@ -175,6 +175,7 @@ REFUSE, ACCEPT, DUPLICATE, HISTORY = range(4)
 
 def _judge(partition: Partition, arrivals: Arrivals, slot: Ints, refusals: list[Refusal]) -> NDArray[np.int8]:
     """A verdict per arrival; in order for all series whose steps do not simply go forward."""
+    form = partition.form
     verdicts = np.where(slot >= 0, ACCEPT, REFUSE).astype(np.int8)
     order = np.argsort(slot, kind="stable")
     s, t = slot[order], arrivals.step[order]
@@ -187,17 +188,21 @@ def _judge(partition: Partition, arrivals: Arrivals, slot: Ints, refusals: list[
         return verdicts
     taken: dict[tuple[int, int], int] = {}
     newest = {at: int(partition.series.last[at]) for at in stuck.tolist()}
+    began = {at: newest[at] - int(partition.series.age[at]) for at in stuck.tolist()}
     for i in np.flatnonzero(np.isin(slot, stuck)).tolist():
         at, step = int(slot[i]), int(arrivals.step[i])
         if step > newest[at]:
+            if step - newest[at] > form.max_gap_steps + 1:
+                began[at] = step
             newest[at] = step
             taken[at, step] = i
             continue
-        earlier = taken.get((at, step))
-        kept = (
-            partition.series.at(at, step) if earlier is None else (arrivals.values[earlier], arrivals.present[earlier])
-        )
-        verdicts[i], refusal = _judge_past(arrivals, i, kept, newest[at], partition.form.interval_ms)
+        kept = None
+        if step >= began[at] and newest[at] - step < form.ring_steps:  # else a later block could not know it
+            earlier = taken.get((at, step))
+            found = partition.series.at(at, step) or (arrivals.values[i], np.zeros_like(arrivals.present[i]))
+            kept = found if earlier is None else (arrivals.values[earlier], arrivals.present[earlier])
+        verdicts[i], refusal = _judge_past(arrivals, i, kept, newest[at], form.interval_ms)
         if refusal is not None:
             refusals.append(refusal)
     return verdicts
@@ -206,15 +211,19 @@ def _judge(partition: Partition, arrivals: Arrivals, slot: Ints, refusals: list[
 def _judge_past(
     arrivals: Arrivals, i: int, kept: tuple[Floats, Bools] | None, newest: int, interval_ms: int
 ) -> tuple[int, Refusal | None]:
-    """The verdict on an arrival whose step is not after the last of its series."""
+    """The verdict on an arrival whose step is not after the last of its series.
+
+    `kept` is what the series state remembers of its step, all missing where it was bridged; None: nothing.
+    """
     offset, name, step = int(arrivals.offset[i]), arrivals.series[i], int(arrivals.step[i])
-    if kept is not None and kept[1].any():
+    if kept is not None:
         values, present = kept
         same = bool((present == arrivals.present[i]).all())
         if same and bool((values[present] == arrivals.values[i][present]).all()):
             return DUPLICATE, None
-        error = f"series {name!r} already has other values for {rfc3339(step * interval_ms)}"
-        return REFUSE, Refusal(offset, "contradiction", error)
+        if present.any():
+            error = f"series {name!r} already has other values for {rfc3339(step * interval_ms)}"
+            return REFUSE, Refusal(offset, "contradiction", error)
     if arrivals.resent[i]:
         return HISTORY, None
     error = (
