@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT_MS = 10_000
 BOOTSTRAP_TIMEOUT_MS = 10_000
 LOOKUP_TIMEOUT_MS = 3_000
+CHECK_TIMEOUT_MS = 1_000
 RECONNECT_MS = 1_000
 LINGER_MS = 5
 BATCH_BYTES = 262_144
@@ -208,6 +209,14 @@ class Source:
             return None
         found = _calling(lambda: self._consumer.committed(self._tp(partition), timeout_ms=LOOKUP_TIMEOUT_MS))
         return None if found is None else int(found)
+
+    def check(self, partition: int) -> None:
+        """Ask the broker something small: the client itself goes on in silence when nobody answers.
+
+        Raises:
+            ServiceUnreachable: nobody answered.
+        """
+        _calling(lambda: self._consumer.end_offsets([self._tp(partition)], timeout_ms=CHECK_TIMEOUT_MS))
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Tell Kafka how far the group is, without waiting: for lag tools, and as a tripwire."""
@@ -400,6 +409,14 @@ class Admin:
                 return False
             raise
         return True
+
+    def delete_topics(self, names: Sequence[str]) -> None:
+        """Delete topics; one that is not there is no error."""
+        try:
+            _calling(lambda: self._admin.delete_topics(list(names)))
+        except KillickError as error:
+            if not isinstance(error.__cause__, kafka_errors.UnknownTopicOrPartitionError):
+                raise
 
     def close(self) -> None:
         """Let the connection go."""

@@ -35,6 +35,7 @@ BUSY_POLL_S = 0.005  # while acknowledgements are awaited
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 MARK_EVERY_S = 0.25
 OFFSETS_EVERY_S = 1.0
+SILENCE_S = 3.0  # without records for so long, the broker is asked whether it is there
 WAITING_SNAPSHOTS = 64
 TRIM_EVERY = 256  # commits
 TRIM_READ = 16  # blocks looked at in one pass
@@ -70,6 +71,7 @@ class Consumer:
         self._paused = False
         self._marked_at = self._told_at = 0.0
         self._told: dict[int, int] = {}
+        self._heard_at = 0.0
         self.last_step_at = 0.0
 
     @property
@@ -105,6 +107,8 @@ class Consumer:
             self._reopen(out.partitions)
         self._follow(self._source.changes())
         polled_at = time.monotonic()
+        if records:
+            self._heard_at = now
         self._take({p: found for p, found in records.items() if p in self._held}, polled_at)
         if now >= self._retry_at:
             self._work(now)
@@ -220,6 +224,9 @@ class Consumer:
             self._open_next()
             self._commit_unfinished()
             self._publish(now)
+            if now - self._heard_at >= SILENCE_S and self._held:
+                self._source.check(next(iter(self._held)))
+                self._heard_at = now
             if now - self._marked_at >= MARK_EVERY_S:
                 self._marked_at = now
                 self._tell_marks()

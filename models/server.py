@@ -8,16 +8,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import redis
+from redis import exceptions as redis_errors
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
-from models.errors import LedgerError, ServiceUnreachable
+from models.errors import ConfigError, LedgerError, ServiceUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.resources.abc import Traversable
 
+PASSING = (
+    redis_errors.ReadOnlyError,
+    redis_errors.OutOfMemoryError,
+    redis_errors.ClusterDownError,
+    redis_errors.TryAgainError,
+)
 TRANSIENT = (
     "LOADING",
     "READONLY",
@@ -55,10 +62,12 @@ def calling(command: Callable[..., Any], *arguments: object, **options: object) 
     """
     try:
         return command(*arguments, **options)
+    except (redis_errors.AuthenticationError, redis_errors.AuthorizationError) as error:
+        raise ConfigError(f"Redis refused this user ({error})", "see redis.password in the settings") from error
     except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
         raise _unreachable(error) from error
     except redis.ResponseError as error:
-        if str(error).lstrip("-").startswith(TRANSIENT):
+        if isinstance(error, PASSING) or str(error).startswith(TRANSIENT):
             raise ServiceUnreachable(f"Redis can't take commands now ({error})") from error
         raise LedgerError(f"Redis refused a command ({error})", "see `killick doctor`") from error
 

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "versions": ("worker.cli_stream", "versions", "List the versions; export one."),
     "pairs": ("worker.cli_records", "pairs", "Print observations beside their forecasts."),
     "deadletters": ("worker.cli_records", "deadletters", "List refused records; send repaired ones again."),
+    "bench": ("worker.cli_bench", "bench", "Measure this installation."),
     "fit": ("worker.cli_history", "fit", "Train the first version on a file of observations."),
 }
 

@@ -115,9 +115,11 @@ def loader(settings: Settings, versions: Registry) -> Callable[[int], Version]:
     def load(number: int) -> Version:
         from consumers.stream import Version
         from models.forecaster import check_fit
-        from models.network import Network, configure
+        from worker.quiet import start_tensorflow
 
-        configure(settings.network.threads)
+        start_tensorflow(settings.network.threads)
+        from models.network import Network
+
         architecture, _, weights = versions.load(number)
         check_fit(architecture, settings.series_form())
         network = Network(architecture, weights)
