@@ -22,8 +22,9 @@ from models.errors import KillickError, ServiceUnreachable
 from worker import wiring
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
     from collections.abc import Callable, Iterator, Mapping
+    from multiprocessing.connection import Connection
+
     from consumers.kafka import Sink
     from worker.settings import Settings
 
