@@ -2,8 +2,8 @@
 
     byte 0        format number
     byte 1        widths of the offset, slot and step columns, two bits each (1, 2, 4 or 8 bytes), and flags
-    varints       observations N, offsets covered, features F, horizon H, versions V, first step (zigzag)
-    V times       version (varint), checksum of its forecasts (4 bytes)
+    varints       observations N, offsets covered, features F, versions V, first step (zigzag)
+    V times       version, its horizon H (varints), checksum of its forecasts (4 bytes)
     columns       offset deltas (none where consecutive), slots, step deltas, mask bits (none where all present),
                   values (N, F) float64, scale (N,) float32, then per version its pairs (N, H) float32
 
@@ -23,6 +23,8 @@ from models.errors import LedgerError
 
 FORMAT = 1
 CONSECUTIVE, ALL_PRESENT = 64, 128
+MAX_BITS = 56  # of the numbers in a header: more than any offset, step or count
+MAX_FEATURES = 1 << 16
 WIDTHS = (np.dtype("<u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
 
 Ints = NDArray[np.int64]
@@ -82,7 +84,6 @@ def checksum(forecasts: Singles) -> int:
 def encode_block(block: Block) -> bytes:
     """The block's bytes."""
     n, features = block.values.shape
-    horizon = next((pairs.shape[1] for pairs in block.pairs.values()), 0)
     first = int(block.step.min(initial=0)) if n == 0 else int(block.step.min())
     delta = block.offset - block.start
     consecutive = bool(n == block.end - block.start)
@@ -92,8 +93,10 @@ def encode_block(block: Block) -> bytes:
     head = codes[0] | codes[1] << 2 | codes[2] << 4 | CONSECUTIVE * consecutive | ALL_PRESENT * all_present
     zigzag = first << 1 if first >= 0 else (-first << 1) - 1
     parts = [bytes((FORMAT, head))]
-    parts += [_varint(x) for x in (n, block.end - block.start, features, horizon, len(block.pairs), zigzag)]
-    parts += [_varint(v) + struct.pack("<I", block.checksums.get(v, 0)) for v in block.pairs]
+    parts += [_varint(x) for x in (n, block.end - block.start, features, len(block.pairs), zigzag)]
+    for version, pairs in block.pairs.items():
+        checked = struct.pack("<I", block.checksums.get(version, 0))
+        parts.append(_varint(version) + _varint(pairs.shape[1]) + checked)
     for skip, code, column in zip((consecutive, False, False), codes, columns, strict=True):
         if not skip:
             parts.append(column.astype(WIDTHS[code]).tobytes())
@@ -122,40 +125,40 @@ def decode_block(data: bytes, end: int) -> Block:
 def _decode(data: bytes, end: int) -> Block:
     head, at = data[1], 2
     numbers = []
-    for _ in range(6):
+    for _ in range(5):
         number, at = _read_varint(data, at)
         numbers.append(number)
-    n, span, features, horizon, count, zigzag = numbers
+    n, span, features, count, zigzag = numbers
     start, first = end - span, zigzag >> 1 if not zigzag & 1 else -((zigzag + 1) >> 1)
-    checksums = {}
+    horizons, checksums = {}, {}
     for _ in range(count):
         version, at = _read_varint(data, at)
+        horizons[version], at = _read_varint(data, at)
         (checksums[version],) = struct.unpack_from("<I", data, at)
         at += 4
+    widths = [WIDTHS[head >> shift & 3] for shift in (0, 2, 4)]
+    given = [not head & CONSECUTIVE, True, True]
+    mask_size = 0 if head & ALL_PRESENT else (n * features + 7) // 8
+    size = mask_size + n * (8 * features + 4 + 4 * sum(horizons.values()))
+    size += n * sum(width.itemsize for width, there in zip(widths, given, strict=True) if there)
+    if at + size != len(data) or features > MAX_FEATURES:  # before anything is allocated
+        raise ValueError(f"{len(data)} bytes, its header says {at + size}")
     columns = []
-    for skip, shift in ((head & CONSECUTIVE, 0), (0, 2), (0, 4)):
-        if skip:
-            columns.append(np.arange(n))
-            continue
-        width = WIDTHS[head >> shift & 3]
-        columns.append(np.frombuffer(data, width, n, at).astype(np.int64))
-        at += n * width.itemsize
-    if head & ALL_PRESENT:
-        present = np.ones((n, features), np.bool_)
-    else:
-        size = (n * features + 7) // 8
-        bits = np.unpackbits(np.frombuffer(data, np.uint8, size, at), count=n * features)
-        present, at = bits.reshape(n, features).astype(np.bool_), at + size
+    for width, there in zip(widths, given, strict=True):
+        columns.append(np.frombuffer(data, width, n, at).astype(np.int64) if there else np.arange(n))
+        at += n * width.itemsize * there
+    present = np.ones((n, features), np.bool_)
+    if mask_size:
+        bits = np.unpackbits(np.frombuffer(data, np.uint8, mask_size, at), count=n * features)
+        present, at = bits.reshape(n, features).astype(np.bool_), at + mask_size
     values = np.frombuffer(data, "<f8", n * features, at).reshape(n, features).astype(np.float64)
     at += 8 * n * features
     scale = np.frombuffer(data, "<f4", n, at).astype(np.float32)
     at += 4 * n
     pairs = {}
-    for version in checksums:
+    for version, horizon in horizons.items():
         pairs[version] = np.frombuffer(data, "<f4", n * horizon, at).reshape(n, horizon).astype(np.float32)
         at += 4 * n * horizon
-    if at != len(data):
-        raise ValueError(f"{len(data) - at} bytes after its end")
     return Block(start, end, columns[0] + start, columns[1], columns[2] + first, values, present, scale, pairs,
                  checksums)  # fmt: skip
 
@@ -176,9 +179,10 @@ def _varint(number: int) -> bytes:
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     number = shift = 0
-    while True:
+    while shift < MAX_BITS:
         byte = data[at]
         number |= (byte & 127) << shift
         at, shift = at + 1, shift + 7
         if byte < 128:
             return number, at
+    raise ValueError(f"a number of more than {MAX_BITS} bits")
