@@ -10,8 +10,8 @@ import msgspec
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-_QUIET = ("kafka", "asyncio")  # their INFO is our DEBUG
-_MUTE = ("kafka.net",)  # several lines for each of its retries; what comes of them is an error of ours
+_QUIET = ("asyncio",)  # its INFO is our DEBUG
+_MUTE = ("kafka",)  # dozens of lines while a broker is away; what comes of them is one line, or an error, of ours
 
 
 class JsonLines(logging.Formatter):

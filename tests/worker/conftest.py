@@ -27,5 +27,5 @@ def _log_as_it_was() -> Iterator[None]:
     logging.captureWarnings(capture=False)
     logging.root.handlers[:] = handlers
     logging.root.setLevel(level)
-    for name in ("kafka", "kafka.net", "asyncio"):
+    for name in ("kafka", "asyncio"):
         logging.getLogger(name).setLevel(logging.NOTSET)

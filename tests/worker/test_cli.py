@@ -172,7 +172,8 @@ def test_text_lines_have_utc_times_and_keep_the_level() -> None:
     logs.configure("INFO", "text", stream)
     logging.getLogger("killick").debug("unseen")
     logging.getLogger("kafka.net.manager").error("unseen")
-    logging.getLogger("kafka.coordinator").warning("seen")
+    logging.getLogger("kafka.producer.sender").warning("unseen")
+    logging.getLogger("consumers.loop").warning("seen")
     assert "unseen" not in stream.getvalue()
     stamp = time.strptime(stream.getvalue().split()[0], "%Y-%m-%dT%H:%M:%SZ")
     assert abs(time.mktime(stamp) - time.mktime(time.gmtime())) < 60
