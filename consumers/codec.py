@@ -27,7 +27,7 @@ RESENT_HEADER = "killick-resent"
 MAX_VALUE = 1e30  # beyond it a forecast would leave single precision
 MAX_NAME_CHARS = 200
 MAX_ERROR_CHARS = 500
-MAX_CACHED = 65_536
+MAX_CACHED = 16_384
 MAX_DEAD_LETTER_BYTES = 900_000  # a topic's default limit is 1 MiB a record, headers included
 
 Headers = list[tuple[str, bytes]]
@@ -227,6 +227,7 @@ class Encoder:
         ]
         self._content: Headers = [("content-type", b"application/json")]
         self._prefixes: dict[int, bytes] = {}
+        self._texts: dict[int, bytes] = {}  # step → its time as JSON
         self._times: dict[tuple[int, int], tuple[bytes, bytes]] = {}
 
     def encode(
@@ -237,6 +238,7 @@ class Encoder:
             return []
         if len(self._times) > MAX_CACHED:
             self._times.clear()
+            self._texts.clear()
         horizon = forecasts.shape[1]
         target = orjson.dumps(self._form.target)
         middle = b',"version":' + str(version).encode() + b',"target":' + target + b',"valid_at":'
@@ -260,10 +262,16 @@ class Encoder:
         return prefix
 
     def _when(self, step: int, horizon: int) -> tuple[bytes, bytes]:
-        times = [rfc3339((step + k) * self._form.interval_ms) for k in range(horizon + 1)]
-        entry = (orjson.dumps(times[0]), orjson.dumps(times[1:]))
+        valid = b"[" + b",".join([self._text(step + lead) for lead in range(1, horizon + 1)]) + b"]"
+        entry = (self._text(step), valid)
         self._times[step, horizon] = entry
         return entry
+
+    def _text(self, step: int) -> bytes:
+        text = self._texts.get(step)
+        if text is None:
+            text = self._texts[step] = orjson.dumps(rfc3339(step * self._form.interval_ms))
+        return text
 
 
 def raw_record(record: Record) -> RawRecord:
