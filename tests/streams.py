@@ -159,7 +159,8 @@ def streams(draw: st.DrawFn, most: int = 40, strides: Sequence[int] = STRIDES) -
     now = {name: 1_000 + 7 * i for i, name in enumerate("abcde")}
     rows = []
     picks = st.tuples(st.sampled_from("aaabbcde"), st.sampled_from(strides), _numbers, _numbers)
-    for name, stride, v, w in draw(st.lists(picks, min_size=1, max_size=most)):
+    size = draw(st.integers(1, most))
+    for name, stride, v, w in draw(st.lists(picks, min_size=size, max_size=size)):
         now[name] += stride
         rows.append((name, now[name], (v, w)))
     return stream_of(rows)

@@ -1,0 +1,287 @@
+"""Inputs, forecasts and tiles: every input as its name says, every lane scanned once, whatever the tile."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.architecture import Inputs
+from models.errors import VersionError
+from models.forecaster import (
+    MAX_TILE,
+    MIN_TILE,
+    Carried,
+    Task,
+    _tiles,
+    base_and_unit,
+    calendar,
+    check_fit,
+    inputs,
+    scan_tasks,
+)
+from models.scaling import Rows, SeriesForm, SeriesState
+from tests.streams import FORM, NumpyScanner, Stream, architecture_of, cuts_of, stream_of, streams
+
+
+def rows_of(stream: Stream, state: SeriesState | None = None) -> Rows:
+    """The rows of a stream, slots by first appearance, after an empty state."""
+    names = list(dict.fromkeys(stream.series))
+    slot = np.array([names.index(name) for name in stream.series], np.int64)
+    return (state or SeriesState(FORM)).look(slot, stream.step, stream.values, stream.present)
+
+
+# — inputs —
+
+ALL = architecture_of(inputs=Inputs(lags=4, season_lags=(1, 3), squash=2.5))
+
+
+def plain_inputs(rows: Rows, row: int) -> dict[str, float]:
+    """Every input of one row by name, from the columns of its lane (source: RECIPE)."""
+    lane = np.flatnonzero(rows.lane == rows.lane[row])
+    lane = lane[np.argsort(rows.wave[lane])]
+    at = int(rows.wave[row])
+    x = rows.x[lane]
+
+    def difference(k: int, feature: int) -> float:
+        """What x was k steps ago, less x now; 0 where the feature had no value yet."""
+        return float(x[at - k, feature] - x[at, feature]) if rows.since[row, feature] >= k else 0.0
+
+    def squashed(z: float) -> float:
+        return 2.5 * math.tanh(z / 2.5)
+
+    found = {}
+    scale = [float(rows.scale[row, f]) for f in (0, 1)]
+    per = [1 / s if s > 0 else 0.0 for s in scale]
+    for f, name in enumerate(FORM.features):
+        found[f"level.{name}"] = squashed((float(x[at, f]) - float(rows.level[row, f])) * per[f])
+        found[f"delta.{name}"] = squashed(-2 * difference(1, f) * per[f])
+        found[f"missing.{name}"] = 0.0 if rows.present[row, f] else 1.0
+    for k in range(1, 5):
+        found[f"lag.{k}"] = squashed(difference(k, 0) * per[0])
+    for k in (1, 3):
+        found[f"season.{k}"] = squashed(difference(FORM.period_steps - k, 0) * per[0])
+    moment = datetime.fromtimestamp(int(rows.step[row]) * FORM.interval_ms // 1000, UTC)
+    hour = 2 * math.pi * moment.hour / 24
+    week = 2 * math.pi * (moment.weekday() * 24 + moment.hour) / 168
+    found |= {"hour.sin": math.sin(hour), "hour.cos": math.cos(hour)}
+    return found | {"weekday.sin": math.sin(week), "weekday.cos": math.cos(week)}
+
+
+@settings(max_examples=60)
+@given(streams(most=30))
+def test_inputs_are_what_their_names_say(stream: Stream) -> None:
+    """Name by name equal to a plain calculation, over gaps, missing values and new starts; finite and bounded."""
+    rows = rows_of(stream)
+    found = inputs(ALL, FORM, rows)
+    assert found.dtype == np.float32
+    assert found.shape == (len(rows.step), ALL.input_size)
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() <= 2.5
+    for row in range(len(rows.step)):
+        expected = plain_inputs(rows, row)
+        assert found[row] == pytest.approx([expected[name] for name in ALL.input_names()], abs=2e-6, rel=2e-6)
+
+
+@pytest.mark.parametrize("off", ["level", "delta", "lags", "season_lags", "calendar", "missing"])
+def test_an_input_that_is_switched_off_leaves_the_others_as_they_are(off: str) -> None:
+    """The columns are those of the full set, without the ones whose names are gone."""
+    rows = rows_of(stream_of([("a", i, (float(i * i % 5), None if i == 3 else 1.0)) for i in range(12)]))
+    values = {"level": True, "delta": True, "lags": 4, "season_lags": (1, 3), "calendar": True, "missing": True}
+    values[off] = () if off == "season_lags" else 0 if off == "lags" else False
+    some = architecture_of(inputs=Inputs(**values, squash=2.5))  # type: ignore[arg-type]
+    kept = [ALL.input_names().index(name) for name in some.input_names()]
+    assert 0 < len(kept) < ALL.input_size
+    assert np.array_equal(inputs(some, FORM, rows), inputs(ALL, FORM, rows)[:, kept])
+
+
+def test_inputs_do_not_see_the_future() -> None:
+    """The inputs of an observation are the same bits whether or not others follow it in the batch."""
+    stream = stream_of([(name, i, (math.sin(i) * i, float(i % 3))) for i in range(20) for name in "ab"])
+    whole = rows_of(stream)
+    first = rows_of(stream.take(range(18)))
+    mine, theirs = inputs(ALL, FORM, whole)[whole.row_of[:18]], inputs(ALL, FORM, first)[first.row_of]
+    assert mine.tobytes() == theirs.tobytes()
+
+
+@given(st.lists(st.integers(-11_000_000_000_000, 13_000_000_000_000), min_size=1, max_size=5))
+def test_the_calendar_is_that_of_the_standard_library(moments: list[int]) -> None:
+    """Hour of the day and time of the week in UTC, a Monday at 0:00 being (0, 1, 0, 1)."""
+    found = calendar(np.array(moments, np.int64))
+    for row, ms in zip(found, moments, strict=True):
+        moment = datetime.fromtimestamp(ms // 1000, UTC)
+        hours = moment.hour + moment.minute / 60 + (moment.second + ms % 1000 / 1000) / 3600
+        day, week = 2 * math.pi * hours / 24, 2 * math.pi * (moment.weekday() * 24 + hours) / 168
+        expected = [math.sin(day), math.cos(day), math.sin(week), math.cos(week)]
+        assert row == pytest.approx(expected, abs=1e-5)
+    assert calendar(np.array([4 * 86_400_000])).tolist() == [[0.0, 1.0, 0.0, 1.0]]
+
+
+# — what a forecast stands on —
+
+
+def test_base_and_unit_of_both_forms() -> None:
+    """Correction: the last value, and scale times gain; plain: the level, and the scale; NaN before any value."""
+    rows = rows_of(
+        stream_of([("a", 0, (None, 1.0)), ("a", 1, (3.0, 1.0)), ("a", 2, (None, 1.0)), ("a", 3, (7.0, 1.0))])
+    )
+    scale = rows.scale[:, 0]
+    base, unit = base_and_unit(architecture_of(), FORM, rows)
+    assert np.isnan(base).tolist() == [True, False, False, False]
+    assert base[1:].tolist() == [3.0, 3.0, 7.0]
+    np.testing.assert_allclose(unit, scale[:, None] * np.array([0.5, 0.75, 1.0, 1.25]))
+    base, unit = base_and_unit(architecture_of(form="plain"), FORM, rows)
+    np.testing.assert_array_equal(base[1:], rows.level[1:, 0])
+    np.testing.assert_allclose(unit, np.repeat(scale[:, None], 4, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"features": ("v", "u")}, "features"),
+        ({"target": "w"}, "target"),
+        ({"interval_ms": 60_000}, "interval_ms"),
+        ({"period_steps": 7}, "period_steps"),
+        ({"inputs": Inputs(lags=FORM.ring_steps)}, "looks 10 steps back, the series state keeps 10"),
+    ],
+)
+def test_a_version_that_needs_another_state_is_refused(changes: dict[str, object], words: str) -> None:
+    """The message names what differs and the cure; one that needs as much as there is fits."""
+    with pytest.raises(VersionError, match=words) as refused:
+        check_fit(architecture_of(**changes), FORM)
+    assert refused.value.cure
+    check_fit(architecture_of(inputs=Inputs(lags=FORM.ring_steps - 1)), FORM)
+
+
+# — tiles —
+
+
+@given(st.lists(st.integers(1, 3_000), max_size=60), st.integers(0, 5_000))
+def test_tiles_hold_every_lane_once_and_idle_little(counts: list[int], short: int) -> None:
+    """Tiles follow each other without hole; of one above the least width no lane idles for more than half of it."""
+    count = -np.sort(-np.array([*counts, *[1] * short], np.int64))
+    tiles = _tiles(count)
+    edges = [0, *(end for _, end in tiles)]
+    assert tiles == list(pairwise(edges))
+    assert edges[-1] == len(count)
+    for begin, end in tiles:
+        assert end - begin <= MAX_TILE
+        if end - begin > MIN_TILE:
+            assert count[end - 1] * 2 >= count[begin]
+
+
+def one_by_one(rows: Rows, task: Task, scanner: NumpyScanner) -> tuple[np.ndarray, np.ndarray]:
+    """Each lane scanned in a tile of its own."""
+    outputs = np.empty((len(rows.step), 4), np.float32)
+    state = np.empty_like(task.network)
+    for lane in range(len(rows.count)):
+        mine = rows.offsets[: rows.count[lane]] + lane
+        x = np.zeros((len(mine), MIN_TILE, task.x.shape[1]), np.float32)
+        active = np.zeros((len(mine), MIN_TILE), np.bool_)
+        carried = np.zeros((MIN_TILE, task.network.shape[1]), np.float32)
+        x[:, 5], active[:, 5], carried[5] = task.x[mine], True, task.network[lane]
+        found, after = scanner.scan(x, active, carried)
+        outputs[mine], state[lane] = found[:, 5], after[5]
+    return outputs, state
+
+
+@settings(max_examples=60)
+@given(st.lists(streams(most=30), min_size=1, max_size=3))
+def test_every_lane_is_scanned_once_with_its_own_state(parts: list[Stream]) -> None:
+    """Several partitions side by side give what each lane gives alone."""
+    architecture = architecture_of()
+    scanner = NumpyScanner(architecture)
+    rng = np.random.default_rng(0)
+    tasks = []
+    for stream in parts:
+        rows = rows_of(stream)
+        state = rng.normal(size=(len(rows.count), architecture.carried_size)).astype(np.float32)
+        tasks.append(Task(rows, inputs(architecture, FORM, rows), state))
+    for task, (outputs, state) in zip(tasks, scan_tasks(scanner, 4, tasks), strict=True):
+        expected, after = one_by_one(task.rows, task, scanner)
+        assert outputs.tobytes() == expected.tobytes()
+        assert state.tobytes() == after.tobytes()
+
+
+def test_many_lanes_of_many_lengths_take_few_calls() -> None:
+    """2,500 series with 1 to 40 steps each: some tens of calls, not one a wave or a lane."""
+
+    class Counting(NumpyScanner):
+        calls = 0
+        cells = 0
+
+        def scan(self, x: np.ndarray, active: np.ndarray, carried: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            self.calls += 1
+            self.cells += active.size
+            return super().scan(x, active, carried)
+
+    rng = np.random.default_rng(0)
+    rows = rows_of(
+        stream_of([(f"s{i}", step, (1.0, 1.0)) for i in range(2_500) for step in range(rng.integers(1, 41))])
+    )
+    architecture = architecture_of()
+    scanner = Counting(architecture)
+    state = np.zeros((2_500, architecture.carried_size), np.float32)
+    scan_tasks(scanner, 4, [Task(rows, inputs(architecture, FORM, rows), state)])
+    assert scanner.calls <= 12
+    assert scanner.cells <= 2 * len(rows.step) + MIN_TILE * 40
+
+
+# — carried state —
+
+
+def test_room_for_new_series_holds_nothing_pending() -> None:
+    """Growth keeps what is there; a new row's network state is zero and no forecast is pending."""
+    carried = Carried(size=3, horizon=2)
+    carried.reserve(1)
+    carried.network[0] = 5.0
+    carried.pending[0] = 6.0
+    carried.reserve(1_000)
+    assert carried.network[0].tolist() == [5.0] * 3
+    assert (carried.pending[0] == 6.0).all()
+    assert not carried.network[1:].any()
+    assert np.isnan(carried.pending[1:]).all()
+    assert len(carried.network) == len(carried.pending) >= 1_000
+
+
+@settings(max_examples=50)
+@given(streams(), st.lists(st.integers(0, 1_000), max_size=4))
+def test_pending_forecasts_are_the_last_ones_issued(stream: Stream, points: list[int]) -> None:
+    """After any cut, what is pending for a step is what was issued for it; bridged steps leave nothing pending."""
+    horizon = 4
+    state, carried = SeriesState(FORM), Carried(2, horizon)
+    names = list(dict.fromkeys(stream.series))
+    slot = np.array([names.index(name) for name in stream.series], np.int64)
+    for begin, end in cuts_of(len(stream), points):
+        span = slice(begin, end)
+        rows = state.look(slot[span], stream.step[span], stream.values[span], stream.present[span])
+        carried.reserve(len(state.last))
+        issued = np.full((len(rows.step), horizon), np.nan, np.float32)
+        issued[rows.row_of] = stream.step[span, None] * 10 + np.arange(1, horizon + 1)
+        carried.pair(rows, issued, 0)
+        carried.absorb(rows, issued, np.zeros((len(rows.count), 2), np.float32))
+        state.absorb(rows)
+    for at, name in enumerate(names):
+        taken = {int(step) for step, series in zip(stream.step, stream.series, strict=True) if series == name}
+        last, age = int(state.last[at]), int(state.age[at])
+        for step in range(last - min(age, horizon - 1), last + 1):
+            expected = [step * 10 + k for k in range(1, horizon + 1)] if step in taken else [np.nan] * horizon
+            np.testing.assert_array_equal(carried.pending[at, step % horizon], np.array(expected, np.float32))
+
+
+def test_forms_and_rows_agree_on_the_target() -> None:
+    """A target that is not the first feature is forecast from its own column."""
+    form = SeriesForm(("v", "w"), "w", 3_600_000, 8, 12.0, 10, 3)
+    architecture = architecture_of(target="w")
+    state = SeriesState(form)
+    stream = stream_of([("a", i, (100.0, float(i))) for i in range(5)])
+    rows = state.look(np.zeros(5, np.int64), stream.step, stream.values, stream.present)
+    base, _ = base_and_unit(architecture, form, rows)
+    assert base.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    lag = architecture.input_names().index("lag.1")
+    assert (inputs(architecture, form, rows)[1:, lag] < 0).all()
