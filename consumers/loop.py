@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 1_200_000  # of records and what follows from them: a commit stays below the ledger's limit
 RECORD_OVERHEAD_BYTES = 96
+MAX_POLLS = 4  # of the client in one step
 MAX_OUTSTANDING = 50_000  # messages without acknowledgement before fetching pauses
 POLL_S = 0.1
 BUSY_POLL_S = 0.005  # while acknowledgements are awaited
@@ -100,11 +101,7 @@ class Consumer:
         self._pause_or_resume()
         outstanding = any(h.publisher.outstanding for h in self._held.values())
         busy = outstanding or self._waiting or self._unfinished
-        records: Mapping[int, list[Record]] = {}
-        try:
-            records = self._source.poll(BUSY_POLL_S if busy else POLL_S)
-        except OffsetOutOfLog as out:
-            self._reopen(out.partitions)
+        records = self._poll(BUSY_POLL_S if busy else POLL_S)
         self._follow(self._source.changes())
         polled_at = time.monotonic()
         if records:
@@ -129,6 +126,24 @@ class Consumer:
         except ServiceUnreachable as error:
             log.warning("left with work unfinished (%s); the next consumer takes it up", error)
         self._source.close({number: holding.mark for number, holding in self._held.items()})
+
+    def _poll(self, timeout_s: float) -> dict[int, list[Record]]:
+        """Records by partition.
+
+        A client's poll drains one partition at a time; what waits of the others is taken too, so that the
+        network's waves span them.
+        """
+        records: dict[int, list[Record]] = {}
+        try:
+            for _ in range(min(len(self._held), MAX_POLLS) or 1):
+                more = self._source.poll(0.0 if records else timeout_s)
+                if not more:
+                    break
+                for number, found in more.items():
+                    records.setdefault(number, []).extend(found)
+        except OffsetOutOfLog as out:
+            self._reopen(out.partitions)
+        return records
 
     # — what happens to the assignment —
 
