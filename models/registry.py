@@ -103,10 +103,7 @@ class Registry:
     def versions(self) -> list[VersionInfo]:
         """All versions, oldest first."""
         found = calling(self._client.hgetall, self._key("infos"))
-        infos = [
-            msgspec.structs.replace(msgspec.json.decode(data, type=VersionInfo), version=int(number))
-            for number, data in found.items()
-        ]
+        infos = [_info(number.decode(), data) for number, data in found.items()]
         return sorted(infos, key=lambda info: info.version)
 
     def load(self, version: int) -> tuple[Architecture, bytes, Weights]:
@@ -120,7 +117,7 @@ class Registry:
         if architecture is None or weights is None or info is None:
             known = [info.version for info in self.versions()]
             raise VersionError(f"model {self._model!r} has no version {version}", f"it has {known}")
-        expected = msgspec.json.decode(info, type=VersionInfo)
+        expected = _info(str(version), info)
         network = Architecture.from_json(architecture)
         for what, is_now, was in (
             ("weights", weights_digest(weights), expected.weights_sha256),
@@ -144,3 +141,12 @@ class Registry:
 
     def _key(self, name: str) -> str:
         return self._tag + name
+
+
+def _info(number: str, data: bytes) -> VersionInfo:
+    try:
+        return msgspec.structs.replace(msgspec.json.decode(data, type=VersionInfo), version=int(number))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise VersionError(
+            f"what Redis holds of version {number} can't be read ({error})", "restore Redis from a backup"
+        ) from error
