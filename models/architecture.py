@@ -90,9 +90,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         _check_features(self.features, self.target)
         _check_inputs(self.inputs, self.period_steps)
         if len(self.gain) != self.horizon:
-            raise VersionError(
-                f"gain has {len(self.gain)} values for {self.horizon} leads", "give one value a lead"
-            )
+            raise VersionError(f"gain has {len(self.gain)} values for {self.horizon} leads", "give one value a lead")
         for lead, gain in enumerate(self.gain, 1):
             if not (math.isfinite(gain) and 0.0 < gain <= 1e6):
                 raise VersionError(f"gain of lead {lead} is {gain}", "it must be above 0 and at most 1e6")
@@ -120,12 +118,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """The number of inputs, I."""
         chosen = self.inputs
         per_feature = int(chosen.level) + int(chosen.delta) + int(chosen.missing)
-        return (
-            per_feature * len(self.features)
-            + chosen.lags
-            + len(chosen.season_lags)
-            + 4 * int(chosen.calendar)
-        )
+        return per_feature * len(self.features) + chosen.lags + len(chosen.season_lags) + 4 * int(chosen.calendar)
 
     @property
     def ring_steps_needed(self) -> int:
@@ -228,6 +221,4 @@ def _check_inputs(inputs: Inputs, period_steps: int) -> None:
     for k in inputs.season_lags:
         _within("inputs.season_lags", k, 1, period_steps - 1)
     if not (math.isfinite(inputs.squash) and 0.0 < inputs.squash <= MAX_SQUASH):
-        raise VersionError(
-            f"inputs.squash is {inputs.squash}", f"it must be above 0 and at most {MAX_SQUASH:g}"
-        )
+        raise VersionError(f"inputs.squash is {inputs.squash}", f"it must be above 0 and at most {MAX_SQUASH:g}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from models.architecture import Weights
 from models.errors import ConfigError
+
+if TYPE_CHECKING:
+    from models.architecture import Weights
 
 FINAL_RATE_SHARE = 0.05  # of the rate, where the cosine ends
 DECAY_EPOCHS = 8.0  # after so many a decaying rate is halved
@@ -69,9 +71,7 @@ class TrainingSettings:
             ("schedule", ("constant", "cosine", "decaying")),
         ):
             if getattr(self, name) not in allowed:
-                raise ConfigError(
-                    f"training.{name} is {getattr(self, name)!r}", f"use one of {', '.join(allowed)}"
-                )
+                raise ConfigError(f"training.{name} is {getattr(self, name)!r}", f"use one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,21 @@ however its waves are cut into calls, as long as XLA is off and oneDNN is on (th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from models.architecture import Architecture, Float32, Weights
 from models.errors import ConfigError, VersionError
 from models.weights import check_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from models.architecture import Architecture, Float32, Weights
 
 MIN_TILE = 8
 MAX_TILE = 1024
@@ -81,6 +85,11 @@ def configure(threads: int) -> None:
         ) from error
 
 
+def warm_up() -> None:
+    """Run one operation, so that TensorFlow starts (and says what it has to say) now."""
+    tf.constant(0.0).numpy()
+
+
 class Network:
     """A version's network on this machine, ready to scan.
 
@@ -106,9 +115,7 @@ class Network:
         waves, tile = active.shape
         expected = ((waves, tile, self._shape.inputs), (tile, self._shape.carried))
         if tile % MIN_TILE or (x.shape, carried.shape) != expected:
-            raise ValueError(
-                f"x {x.shape}, active {active.shape}, carried {carried.shape}: a tile is a multiple of 8"
-            )
+            raise ValueError(f"x {x.shape}, active {active.shape}, carried {carried.shape}: a tile is a multiple of 8")
         if not waves or not tile:
             return np.zeros((waves, tile, self._shape.horizon), np.float32), carried
         outputs, after = self._compiled(x, active, carried, self._weights)
@@ -194,14 +201,10 @@ def scan_waves(
     flat = x if masks is None else x * masks[0].inputs
     flat = tf.reshape(flat, [-1, shape.inputs])  # (W·T, I)
     gates = shape.units[0] * (4 if shape.cell == "lstm" else 3)
-    first = tf.reshape(
-        project(flat, *layers[0]), [waves, tile, gates]
-    )  # (W, T, G·U): one product for all waves
+    first = tf.reshape(project(flat, *layers[0]), [waves, tile, gates])  # (W, T, G·U): one product for all waves
     tops = tf.TensorArray(tf.float32, size=waves, element_shape=[None, shape.units[-1]])
 
-    def body(
-        wave: Tensor, states: tuple[Tensor, ...], tops: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    def body(wave: Tensor, states: tuple[Tensor, ...], tops: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         moves = active[wave][:, None]  # (T, 1)
         if fresh is not None:
             states = tuple(tf.where(fresh[wave][:, None], tf.zeros_like(state), state) for state in states)

@@ -6,14 +6,17 @@ After A. Karpathy, "A Recipe for Training Neural Networks" (2019).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.architecture import Architecture
-from models.learning import TrainingSettings
 from models.sequences import Sequences, Spans, Walk
 from models.training import Trainer, output_gain
 from models.weights import fresh_weights
+
+if TYPE_CHECKING:
+    from models.architecture import Architecture
+    from models.learning import TrainingSettings
 
 LABELS_PER_PARAMETER = 10
 INITIAL_LOSS_TOLERANCE = 1e-3  # relative
@@ -82,9 +85,7 @@ def expected_loss(architecture: Architecture, sequences: Sequences, end: int, lo
     return total / labels if labels else float("nan")
 
 
-def check_initial_loss(
-    architecture: Architecture, sequences: Sequences, end: int, settings: TrainingSettings
-) -> Check:
+def check_initial_loss(architecture: Architecture, sequences: Sequences, end: int, settings: TrainingSettings) -> Check:
     """Whether the untrained network's loss is that of its reference, worked out without it."""
     trainer = Trainer(architecture, sequences, settings, fresh_weights(architecture, settings.seed))
     found = trainer.evaluate(0, end)
@@ -93,9 +94,7 @@ def check_initial_loss(
     return Check("initial loss", passed, f"{found:.5f} untrained, {expected:.5f} expected of the reference")
 
 
-def check_handful(
-    architecture: Architecture, sequences: Sequences, end: int, settings: TrainingSettings
-) -> Check:
+def check_handful(architecture: Architecture, sequences: Sequences, end: int, settings: TrainingSettings) -> Check:
     """Whether a few hundred steps on a handful of sequences bring their loss down by half."""
     bare = replace(settings, dropout=0.0, recurrent_dropout=0.0, l2=0.0)
     walk = Walk(sequences, end, settings.chunk, segments=max(settings.segments, HANDFUL))
@@ -111,7 +110,5 @@ def check_handful(
     last = trainer.follow(batch, carried)[0]
     words = f"{len(batch.lanes)} sequences: loss {first:.3f} → {last:.3f} in {HANDFUL_STEPS} steps"
     if first <= 0.0:
-        return Check(
-            "overfit a handful", passed=True, words="the sequences don't move: nothing to learn from them"
-        )
+        return Check("overfit a handful", passed=True, words="the sequences don't move: nothing to learn from them")
     return Check("overfit a handful", last <= HANDFUL_FALL * first, words)

@@ -6,17 +6,20 @@ trained by what had not been observed (the horizon leak).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.architecture import Architecture, Float32
 from models.errors import DataError
 from models.forecaster import inputs
-from models.scaling import Rows, SeriesForm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from models.architecture import Architecture, Float32
+    from models.scaling import Rows, SeriesForm
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -55,9 +58,7 @@ class Sequences:
 
     def usable(self, begin: int, end: int) -> int:
         """How many labels forecasts issued from `begin` on have before `end` (steps of the common clock)."""
-        return sum(
-            int(self.known[:, begin : max(begin, end - k), k - 1].sum()) for k in range(1, self.horizon + 1)
-        )
+        return sum(int(self.known[:, begin : max(begin, end - k), k - 1].sum()) for k in range(1, self.horizon + 1))
 
 
 @dataclass(frozen=True)

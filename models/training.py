@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from models.architecture import Architecture, Float32, Weights
 from models.errors import DataError, VersionError
 from models.learning import EpochReport, TrainingOutcome, TrainingSettings, diagnose, rate_at
 from models.network import Masks, Shape, Tensor, scan_waves
 from models.sequences import Batch, Sequences, Spans, Walk
 from models.weights import check_weights, fresh_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from models.architecture import Architecture, Float32, Weights
 
 SPIN_UP_STEPS = 64
 EVALUATION_CHUNK = 256  # steps a call when nothing is trained
@@ -51,10 +54,7 @@ class Moments(NamedTuple):
 
     def as_arrays(self, architecture: Architecture) -> Weights:
         """The weights by name."""
-        return {
-            name: tensor.numpy()
-            for name, tensor in zip(architecture.weight_shapes(), self.weights, strict=True)
-        }
+        return {name: tensor.numpy() for name, tensor in zip(architecture.weight_shapes(), self.weights, strict=True)}
 
 
 class Recipe(NamedTuple):
@@ -213,9 +213,7 @@ def train(
     start = fresh_weights(architecture, settings.seed) if weights is None else weights
     trainer = Trainer(architecture, sequences, settings, start)
     if not sequences.usable(spans.train_end, spans.validation_end):
-        raise DataError(
-            "the validation span holds no label", "give a longer history or a larger validation share"
-        )
+        raise DataError("the validation span holds no label", "give a longer history or a larger validation share")
     untrained = (
         trainer.evaluate(0, spans.train_end),
         trainer.evaluate(spans.train_end, spans.validation_end),
@@ -308,12 +306,8 @@ def _compiled_step(recipe: Recipe) -> Callable[..., tuple[Tensor, ...]]:
         gradients = [tf.clip_by_norm(g, recipe.clip_norm) for g in tape.gradient(mean, weights)]
         rate *= tf.sqrt(1.0 - ADAM_SECOND**number) / (1.0 - ADAM_FIRST**number)
         first = [ADAM_FIRST * m + (1.0 - ADAM_FIRST) * g for m, g in zip(first, gradients, strict=True)]
-        second = [
-            ADAM_SECOND * v + (1.0 - ADAM_SECOND) * g * g for v, g in zip(second, gradients, strict=True)
-        ]
-        moved = [
-            w - rate * m / (tf.sqrt(v) + ADAM_TINY) for w, m, v in zip(weights, first, second, strict=True)
-        ]
+        second = [ADAM_SECOND * v + (1.0 - ADAM_SECOND) * g * g for v, g in zip(second, gradients, strict=True)]
+        moved = [w - rate * m / (tf.sqrt(v) + ADAM_TINY) for w, m, v in zip(weights, first, second, strict=True)]
         return moved, first, second, total, labels, after
 
     tensors = [tf.TensorSpec(shape, tf.float32) for shape in recipe.shape.weights]

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from safetensors import numpy as safetensors
 
-from models.architecture import Architecture, Weights
 from models.errors import VersionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.architecture import Architecture, Weights
 
 MAX_HEADER_BYTES = 1 << 16
 _LENGTH_BYTES = 8
@@ -72,9 +76,7 @@ def check_weights(architecture: Architecture, weights: Weights) -> None:
                 _CURE,
             )
         if not np.isfinite(tensor).all():
-            raise VersionError(
-                f"weight {name} holds {int((~np.isfinite(tensor)).sum())} numbers not finite", _CURE
-            )
+            raise VersionError(f"weight {name} holds {int((~np.isfinite(tensor)).sum())} numbers not finite", _CURE)
 
 
 def _check_names(found: set[str], wanted: set[str]) -> None:
@@ -90,9 +92,7 @@ def weights_to_bytes(weights: Weights, architecture: Architecture) -> bytes:
         VersionError: the weights are not those of the architecture.
     """
     check_weights(architecture, weights)
-    return safetensors.save(
-        {name: np.ascontiguousarray(weights[name]) for name in architecture.weight_shapes()}
-    )
+    return safetensors.save({name: np.ascontiguousarray(weights[name]) for name in architecture.weight_shapes()})
 
 
 def weights_from_bytes(data: bytes, architecture: Architecture, digest: str | None = None) -> Weights:
@@ -115,9 +115,7 @@ def weights_from_bytes(data: bytes, architecture: Architecture, digest: str | No
         _check_entry(name, entry, shapes[name], expected_start=end)
         end = entry.data_offsets[1]
     if len(data) - body_start != end:
-        raise VersionError(
-            f"the weights hold {len(data) - body_start} bytes of numbers, {end} are described", _CURE
-        )
+        raise VersionError(f"the weights hold {len(data) - body_start} bytes of numbers, {end} are described", _CURE)
     weights = {
         name: np.frombuffer(data, "<f4", math.prod(shape), body_start + entries[name].data_offsets[0])
         .reshape(shape)
@@ -153,9 +151,7 @@ def _check_entry(name: str, entry: _Entry, shape: tuple[int, ...], expected_star
             f"weight {name} is {entry.dtype} {entry.shape}, the architecture wants F32 {list(shape)}", _CURE
         )
     if start != expected_start or end - start != 4 * math.prod(shape):
-        raise VersionError(
-            f"weight {name} lies at bytes {start}…{end}, it should start at {expected_start}", _CURE
-        )
+        raise VersionError(f"weight {name} lies at bytes {start}…{end}, it should start at {expected_start}", _CURE)
 
 
 def weights_digest(data: bytes) -> str:

@@ -86,9 +86,7 @@ def test_shapes_and_counts_of_a_stacked_network_are_those_worked_out_by_hand() -
     }
     assert lstm.parameter_count == 7 * 16 + 4 * 16 + 16 + 4 * 8 + 2 * 8 + 8 + 9 * 3 + 3
     assert lstm.carried_size == 12
-    gru = sample(
-        cell="gru", units=(4,), head_inputs=False, inputs=Inputs(lags=3, calendar=False, missing=False)
-    )
+    gru = sample(cell="gru", units=(4,), head_inputs=False, inputs=Inputs(lags=3, calendar=False, missing=False))
     assert gru.weight_shapes()["layer0.bias"] == (2, 12)
     assert gru.weight_shapes()["head.kernel"] == (4, 3)
     assert gru.carried_size == 4

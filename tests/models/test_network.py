@@ -95,9 +95,7 @@ def keras_outputs(architecture: Architecture, weights: Weights, x: Float32, per_
     return np.concatenate(parts)
 
 
-@pytest.mark.parametrize(
-    ("cell", "units"), [("lstm", (16,)), ("lstm", (12, 7)), ("gru", (16,)), ("gru", (12, 7))]
-)
+@pytest.mark.parametrize(("cell", "units"), [("lstm", (16,)), ("lstm", (12, 7)), ("gru", (16,)), ("gru", (12, 7))])
 def test_outputs_equal_those_of_stateful_keras_layers(cell: str, units: tuple[int, ...]) -> None:
     """Over 400 steps, cut into calls elsewhere than here, plain Keras gives the same within 1e-5."""
     architecture = architecture_of(cell, units)
@@ -224,9 +222,7 @@ def test_a_lane_that_is_not_active_keeps_its_state_and_disturbs_nobody() -> None
 def test_the_untrained_network_gives_zero() -> None:
     """With the head at zero every output is exactly zero, so that the forecast is the reference."""
     architecture = architecture_of("lstm", (8,))
-    outputs, carried = Network(architecture, fresh_weights(architecture, 1)).scan(
-        *random_waves(architecture, 3, 8)
-    )
+    outputs, carried = Network(architecture, fresh_weights(architecture, 1)).scan(*random_waves(architecture, 3, 8))
     assert not outputs.any()
     assert carried.any()
 

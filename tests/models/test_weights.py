@@ -61,9 +61,7 @@ def test_fresh_weights_are_those_of_the_named_initialisers() -> None:
         kernel = weights[f"layer{layer}.kernel"]
         limit = (6 / sum(kernel.shape)) ** 0.5
         assert 0.5 * limit < np.abs(kernel).max() <= limit
-        np.testing.assert_array_equal(
-            weights[f"layer{layer}.bias"].reshape(4, units).sum(axis=1), [0, units, 0, 0]
-        )
+        np.testing.assert_array_equal(weights[f"layer{layer}.bias"].reshape(4, units).sum(axis=1), [0, units, 0, 0])
     assert not weights["head.kernel"].any()
     assert not weights["head.bias"].any()
 
@@ -104,9 +102,7 @@ def test_a_header_that_describes_other_tensors_is_refused() -> None:
     for data in (file_of(header, body + b"\0"), file_of(header, body[:-4])):
         with pytest.raises(VersionError, match="bytes"):
             weights_from_bytes(data, ARCHITECTURE)
-    assert set(weights_from_bytes(file_of(header | {"__metadata__": {"a": "b"}}, body), ARCHITECTURE)) == set(
-        header
-    )
+    assert set(weights_from_bytes(file_of(header | {"__metadata__": {"a": "b"}}, body), ARCHITECTURE)) == set(header)
 
 
 def test_a_header_that_claims_to_be_huge_is_refused_before_it_is_read() -> None:

@@ -1,0 +1,280 @@
+"""`killick fit`: the first version, from a file of observations to the registry.
+
+    history ──admit──► block ──look──► rows ──► sequences ──preflight, train──► weights
+                         └────────────fold (as the running service does)──► pairs ──► skill on the tail
+
+What is printed goes to `console`, progress to `progress_stream`; nothing here knows of the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+
+from consumers.stream import Arrivals, Partition, admit
+from models.architecture import Architecture
+from models.errors import DataError
+from models.times import rfc3339, step_of
+from worker.progress import progress
+from worker.quiet import start_tensorflow
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from rich.console import Console
+
+    from consumers.history import History
+    from models.blocks import Block
+    from models.learning import EpochReport, TrainingOutcome, TrainingSettings
+    from models.preflight import PreflightReport
+    from models.registry import Registry
+    from models.scaling import SeriesForm
+    from models.sequences import Sequences, Spans
+    from worker.tail import TailSkill
+
+SHOWN_LEADS = (1, 2, 3, 6, 12, 24, 48, 72, 96, 168, 336, 720)
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What to fit: the model's form, a network (its gain is worked out here) and how to train it.
+
+    `validation` and `evaluation` are shares of the history's steps, the last ones.
+    """
+
+    form: SeriesForm
+    architecture: Architecture
+    training: TrainingSettings
+    validation: float = 0.15
+    evaluation: float = 0.15
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit came to."""
+
+    architecture: Architecture
+    weights: bytes
+    checks: PreflightReport
+    outcome: TrainingOutcome
+    skill: TailSkill
+    training: dict[str, Any]  # what the registry keeps: data, settings, curve, skill
+
+
+def fit_first_version(
+    history: History,
+    plan: FitPlan,
+    registry: Registry,
+    *,
+    actor: str,
+    now_ms: int,
+    console: Console,
+    progress_stream: TextIO,
+) -> int:
+    """The number of the version that was fitted on a history and registered; its summary is printed.
+
+    Raises:
+        DataError: the history is too short, or holds nothing to learn from.
+        VersionError: the training exploded.
+        ServiceUnreachable: Redis did not answer (looked at before the training starts).
+    """
+    registry.aliases()
+    fitted = fit(history, plan, console, progress_stream)
+    version = registry.register(
+        fitted.architecture,
+        fitted.weights,
+        training=fitted.training,
+        parent=None,
+        actor=actor,
+        reason="fit",
+        now_ms=now_ms,
+    )
+    incumbent = registry.aliases().incumbent
+    if incumbent == version:
+        console.print(f"registered version {version}: it is the incumbent and answers from now on")
+    else:
+        console.print(f"registered version {version}; the incumbent stays version {incumbent}")
+    return version
+
+
+def fit(history: History, plan: FitPlan, console: Console, progress_stream: TextIO) -> Fitted:
+    """A version fitted on a history, with its summary printed and nothing registered.
+
+    Raises:
+        DataError, VersionError: as `fit_first_version`.
+    """
+    start_tensorflow(plan.threads)
+    from models.preflight import preflight  # noqa: PLC0415 - these bring TensorFlow
+    from models.sequences import Spans, gains, sequences_of  # noqa: PLC0415
+    from models.weights import weights_to_bytes  # noqa: PLC0415
+    from worker.tail import tail_skill  # noqa: PLC0415
+
+    partition, block = observations(history, plan.form, console)
+    rows = partition.series.look(block.slot, block.step, block.values, block.present)
+    sequences = sequences_of(plan.architecture, plan.form, rows)
+    horizon = plan.architecture.horizon
+    spans = Spans.by_share(sequences.steps, plan.validation, plan.evaluation, horizon)
+    architecture = with_gain(plan.architecture, gains(sequences, spans.train_end))
+    _print_spans(console, plan.form, spans, sequences.first_step, len(partition.names), len(block))
+    if not sequences.usable(0, spans.train_end):
+        raise DataError(
+            f"the training span ({spans.train_end} steps) holds no label",
+            "give a longer history: a series' first period and all that is missing train nothing",
+        )
+    checks = preflight(architecture, sequences, spans, plan.training)
+    for check in checks.checks:
+        console.print(f"preflight  {'passed' if check.passed else 'FAILED'}  {check.name}: {check.words}")
+    outcome = _train(architecture, sequences, spans, plan.training, progress_stream)
+    _print_outcome(console, outcome)
+    found = tail_skill(architecture, outcome.weights, plan.form, block, sequences.first_step, spans)
+    _print_skill(console, found)
+    data = {
+        "series": len(partition.names),
+        "observations": len(block),
+        "since": rfc3339(int(block.step.min()) * plan.form.interval_ms),
+        "until": rfc3339(int(block.step.max()) * plan.form.interval_ms),
+        "sha256": digest(history),
+    }
+    return Fitted(
+        architecture=architecture,
+        weights=weights_to_bytes(outcome.weights, architecture),
+        checks=checks,
+        outcome=outcome,
+        skill=found,
+        training=record(plan, data, spans, checks, outcome, found),
+    )
+
+
+def observations(history: History, form: SeriesForm, console: Console) -> tuple[Partition, Block]:
+    """The observations that the running service would accept, judged by the same code, as one block.
+
+    Raises:
+        DataError: none is accepted.
+    """
+    partition = Partition(form)
+    names = history.series
+    arrivals = Arrivals(
+        start=0,
+        end=len(history),
+        offset=np.arange(len(history), dtype=np.int64),
+        series=[names[i] for i in history.series_index.tolist()],
+        step=step_of(history.time_ms, form.interval_ms),
+        values=np.where(history.present, history.values, 0.0),
+        present=history.present,
+        resent=np.zeros(len(history), np.bool_),
+    )
+    admitted = admit(partition, arrivals, max_series=len(names) + 1)
+    reasons: dict[str, int] = {}
+    for refusal in admitted.refusals:
+        reasons[refusal.reason] = reasons.get(refusal.reason, 0) + 1
+    if admitted.duplicates:
+        console.print(f"dropped {admitted.duplicates:,} exact duplicates")
+    for reason, count in sorted(reasons.items()):
+        first = next(refusal for refusal in admitted.refusals if refusal.reason == reason)
+        console.print(f"left out {count:,} observations ({reason}), the first: {first.error}")
+    if not len(admitted.block):
+        raise DataError("the history holds no observation that can be used", "see what was left out")
+    return partition, admitted.block
+
+
+def with_gain(architecture: Architecture, gain: tuple[float, ...]) -> Architecture:
+    """The architecture with another gain; the "plain" form has none, so ones."""
+    values = {name: getattr(architecture, name) for name in architecture.__struct_fields__}
+    used = gain if architecture.form == "correction" else (1.0,) * architecture.horizon
+    return Architecture(**(values | {"gain": used}))
+
+
+def digest(history: History) -> str:
+    """SHA-256 over a history's series and columns, in hexadecimal: which data a version has seen."""
+    total = hashlib.sha256("\0".join((*history.series, "", *history.features)).encode())
+    for column in (history.series_index, history.time_ms, history.values, history.present):
+        total.update(np.ascontiguousarray(column).tobytes())
+    return total.hexdigest()
+
+
+def record(
+    plan: FitPlan,
+    data: dict[str, Any],
+    spans: Spans,
+    checks: PreflightReport,
+    outcome: TrainingOutcome,
+    skill: TailSkill,
+) -> dict[str, Any]:
+    """What the registry keeps of a training, as JSON values."""
+    return {
+        "kind": "fit",
+        "data": data,
+        "spans": asdict(spans),
+        "settings": asdict(plan.training),
+        "preflight": [asdict(check) for check in checks.checks],
+        "curve": [
+            {"epoch": e.epoch, "train_loss": e.train_loss, "validation_loss": e.validation_loss} for e in outcome.curve
+        ],
+        "best_epoch": outcome.best_epoch,
+        "diagnosis": outcome.words,
+        "seconds": round(outcome.seconds, 2),
+        "skill": skill.as_json(),
+    }
+
+
+def _train(
+    architecture: Architecture,
+    sequences: Sequences,
+    spans: Spans,
+    settings: TrainingSettings,
+    stream: TextIO,
+) -> TrainingOutcome:
+    from models.training import train  # noqa: PLC0415
+
+    with progress("training", settings.epochs, stream) as report:
+
+        def on_epoch(epoch: EpochReport) -> None:
+            mark = ", best so far" if epoch.best else ""
+            losses = f"loss {epoch.train_loss:.4f}, validation {epoch.validation_loss:.4f}{mark}"
+            report(epoch.epoch, losses)
+
+        return train(architecture, sequences, spans, settings, on_epoch)
+
+
+def _print_spans(console: Console, form: SeriesForm, spans: Spans, first_step: int, series: int, count: int) -> None:
+    cuts = (0, spans.train_end, spans.validation_end, spans.end)
+    days = [f"{rfc3339((first_step + cut) * form.interval_ms)}" for cut in cuts]
+    console.print(f"history    {series:,} series, {count:,} observations, {spans.end:,} steps")
+    for name, begin, end in zip(("training", "validation", "held out"), days, days[1:], strict=False):
+        console.print(f"{name:10} {begin} … {end}")
+
+
+def _print_outcome(console: Console, outcome: TrainingOutcome) -> None:
+    best = outcome.best
+    console.print(
+        f"training   loss {best.train_loss:.4f} (untrained {outcome.reference_train_loss:.4f}), "
+        f"validation {best.validation_loss:.4f} (untrained {outcome.reference_validation_loss:.4f}); "
+        f"epoch {best.epoch} of {len(outcome.curve)}, {outcome.steps:,} steps, {outcome.seconds:.1f} s"
+    )
+    console.print(f"diagnosis  {outcome.words}")
+
+
+def _print_skill(console: Console, found: TailSkill) -> None:
+    table = Table(title="skill on the held-out tail (1 - MSE / MSE of the reference)")
+    for heading in ("lead", "pairs", "MSE", "against persistence", "against seasonal naive"):
+        table.add_column(heading, justify="right")
+    for row in found.rows(SHOWN_LEADS):
+        table.add_row(
+            row.lead,
+            f"{row.pairs:,}",
+            _number(row.mse, ".4f"),
+            _number(row.persistence, "+.3f"),
+            _number(row.seasonal, "+.3f"),
+        )
+    console.print(table)
+    console.print("errors are in standard deviations of each series over the training span")
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
