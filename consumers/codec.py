@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RESENT_HEADER = "killick-resent"
 MAX_VALUE = 1e30  # beyond it a forecast would leave single precision
 MAX_NAME_CHARS = 200
+MAX_TIME_CHARS = 40  # of the times that are remembered
 MAX_ERROR_CHARS = 500
 MAX_CACHED = 16_384
 MAX_DEAD_LETTER_BYTES = 900_000  # a topic's default limit is 1 MiB a record, headers included
@@ -155,9 +156,10 @@ class Decoder:
         except UnicodeDecodeError:
             reason: Reason = "no-series" if name is None else "key-mismatch"
             raise _Refused(reason, f"the record's key {key[:50]!r} is not UTF-8 text") from None
-        if len(self._keys) >= MAX_CACHED:
-            self._keys.clear()
-        self._keys[key] = keyed
+        if len(keyed) <= MAX_NAME_CHARS:  # a longer one will be refused: do not keep it
+            if len(self._keys) >= MAX_CACHED:
+                self._keys.clear()
+            self._keys[key] = keyed
         return keyed
 
     def _time(self, time: str | int) -> int:
@@ -177,9 +179,10 @@ class Decoder:
                 f"time {str(time)[:50]} lies outside {rfc3339(EARLIEST_MS)[:4]} to {rfc3339(LATEST_MS)[:4]}; "
                 "numbers are milliseconds since 1970",
             )
-        if len(self._times) >= MAX_CACHED:
-            self._times.clear()
-        self._times[time] = time_ms
+        if isinstance(time, int) or len(time) <= MAX_TIME_CHARS:
+            if len(self._times) >= MAX_CACHED:
+                self._times.clear()
+            self._times[time] = time_ms
         return time_ms
 
     def _explain(self, value: bytes, error: Exception) -> _Refused:
