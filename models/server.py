@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.resources.abc import Traversable
 
+SILENT = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.ClusterError,  # no node of the cluster could be asked
+    redis_errors.RedisClusterException,
+    OSError,
+)
 PASSING = (
     redis_errors.ReadOnlyError,
     redis_errors.OutOfMemoryError,
@@ -49,7 +56,7 @@ def connect(url: str, *, password: str = "", timeout_s: float = 5.0, cluster: bo
         if cluster:
             return RedisCluster.from_url(url, **options)
         return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-    except (redis.RedisError, OSError, ValueError) as error:
+    except (redis.RedisError, redis_errors.RedisClusterException, OSError, ValueError) as error:
         raise _unreachable(error) from error
 
 
@@ -64,12 +71,12 @@ def calling(command: Callable[..., Any], *arguments: object, **options: object) 
         return command(*arguments, **options)
     except (redis_errors.AuthenticationError, redis_errors.AuthorizationError) as error:
         raise ConfigError(f"Redis refused this user ({error})", "see redis.password in the settings") from error
-    except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-        raise _unreachable(error) from error
     except redis.ResponseError as error:
         if isinstance(error, PASSING) or str(error).startswith(TRANSIENT):
             raise ServiceUnreachable(f"Redis can't take commands now ({error})") from error
         raise LedgerError(f"Redis refused a command ({error})", "see `killick doctor`") from error
+    except SILENT as error:
+        raise _unreachable(error) from error
 
 
 def _unreachable(error: Exception) -> ServiceUnreachable:
@@ -81,11 +88,7 @@ def _unreachable(error: Exception) -> ServiceUnreachable:
 
 def load_functions(client: Client, code: Traversable) -> None:
     """Load a library of functions into the server; its text is the same at every start."""
-    text = code.read_text()
-    if isinstance(client, RedisCluster):
-        calling(client.function_load, text, replace=True, target_nodes=RedisCluster.PRIMARIES)
-    else:
-        calling(client.function_load, text, replace=True)
+    calling(client.function_load, code.read_text(), replace=True)  # in a cluster, on every primary
 
 
 def call_function(
