@@ -44,6 +44,18 @@ local function commit(keys, args)
   if args[5] ~= '' and tonumber(args[5]) > tonumber(args[2]) then
     return {'invalid', 'the published mark is ahead of what was committed'}
   end
+  if args[5] ~= '' and tonumber(args[5]) < tonumber(head['mark']) then
+    return {'invalid', 'the published mark went back'}
+  end
+  local first_refusal = 10 + tonumber(args[10]) + 1
+  local least = tonumber(args[2])
+  for i = 1, tonumber(args[first_refusal]) do
+    local offset = tonumber(args[first_refusal + 4 * (i - 1) + 1])
+    if offset < least or offset >= tonumber(args[3]) then
+      return {'invalid', 'a refusal is out of order, or not of the span that is committed'}
+    end
+    least = offset + 1
+  end
 
   local seq = 1
   if args[3] == head['next'] then seq = tonumber(head['seq']) + 1 end
@@ -78,6 +90,7 @@ local function mark(keys, args)
   local head = head_of(keys[1])
   if head['token'] ~= args[1] then return {'fenced'} end
   if tonumber(args[2]) > tonumber(head['next']) then return {'invalid', 'the mark is ahead of the ledger'} end
+  if tonumber(args[2]) < tonumber(head['mark']) then return {'invalid', 'the published mark went back'} end
   redis.call('HSET', keys[1], 'mark', args[2])
   redis.call('XTRIM', keys[2], 'MINID', args[2] .. '-0')
   return {'ok'}
