@@ -108,7 +108,8 @@ def check_handful(architecture: Architecture, sequences: Sequences, end: int, se
     for _ in range(HANDFUL_STEPS):
         trainer.step(batch, carried, HANDFUL_RATE)
     last = trainer.follow(batch, carried)[0]
-    words = f"{len(batch.lanes)} sequences: loss {first:.3f} → {last:.3f} in {HANDFUL_STEPS} steps"
+    labels = float(batch.known.sum())
     if first <= 0.0:
         return Check("overfit a handful", passed=True, words="the sequences don't move: nothing to learn from them")
+    words = f"{len(batch.lanes)} sequences: loss {first / labels:.4f} → {last / labels:.4f} in {HANDFUL_STEPS} steps"
     return Check("overfit a handful", last <= HANDFUL_FALL * first, words)

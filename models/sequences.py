@@ -25,7 +25,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Number = TypeVar("Number", np.float64, np.int64, np.bool_)
 LEAST_GAIN = 1e-3
-BOUND = 8.0  # scales
+BOUND = 8.0  # scales, at leads no longer than the moves that the scale measures
+MAX_BYTES = 8 << 30
 MAX_WARM_UP_STEPS = 288  # a series' first steps, up to a period, train nothing: their scale is a guess
 CHUNKS_PER_SEGMENT = 6  # shorter series are cut into fewer segments, so that an epoch has some steps
 
@@ -94,10 +95,15 @@ class Spans:
 
 
 def sequences_of(architecture: Architecture, form: SeriesForm, rows: Rows) -> Sequences:
-    """The sequences in the rows of a whole history, one a slot; the series state was empty before it."""
+    """The sequences in the rows of a whole history, one a slot; the series state was empty before it.
+
+    Raises:
+        DataError: they would not fit into memory.
+    """
     slot, step = rows.slot[rows.lane], rows.step
     first = int(step.min())
     shape = (int(slot.max()) + 1, int(step.max()) - first + 1)
+    _check_size(shape, len(step), architecture)
     at = (slot, step - first)
     target = form.target_index
 
@@ -118,7 +124,7 @@ def sequences_of(architecture: Architecture, form: SeriesForm, rows: Rows) -> Se
         issued=dense(rows.source, -1) >= 0,
         observed=dense(rows.present[:, target]),
         warm_up=min(form.period_steps, MAX_WARM_UP_STEPS),
-        horizon=architecture.horizon,
+        bounds=_bounds(architecture, form),
     )
     return Sequences(
         inputs=network_inputs,
@@ -130,6 +136,30 @@ def sequences_of(architecture: Architecture, form: SeriesForm, rows: Rows) -> Se
     )
 
 
+def _check_size(shape: tuple[int, int], rows: int, architecture: Architecture) -> None:
+    """Refuse sequences that need more than `MAX_BYTES`; one wrong year in a file is enough for that."""
+    series, steps = shape
+    needed = series * steps * (4 * architecture.input_size + 5 * architecture.horizon + 64)
+    if needed > MAX_BYTES:
+        raise DataError(
+            f"{series:,} series over {steps:,} steps ({rows / (series * steps):.1%} of them taken) need "
+            f"{needed / 1e9:.1f} GB to train on, the limit is {MAX_BYTES / 1e9:.1f} GB",
+            "fit on a shorter span (--since, --until) or on fewer series, and look for wrong times",
+        )
+
+
+def _bounds(architecture: Architecture, form: SeriesForm) -> NDArray[np.float64]:
+    """The largest scaled difference that is taken at its word, `(H,)`; it grows as a random walk does.
+
+    Where a series that stood still moves again, differences are hundreds of its scale: they would be all that
+    loss and gain speak of. Huber's gradient does not change by it.
+    """
+    leads = np.arange(1, architecture.horizon + 1)
+    if architecture.form == "plain":
+        return np.full(architecture.horizon, np.inf)
+    return BOUND * np.sqrt(np.maximum(1.0, leads / form.move_steps))
+
+
 def _targets(  # noqa: PLR0913 - columns of one table
     x: NDArray[np.float64],
     base: NDArray[np.float64],
@@ -139,10 +169,10 @@ def _targets(  # noqa: PLR0913 - columns of one table
     issued: Bools,
     observed: Bools,
     warm_up: int,
-    horizon: int,
+    bounds: NDArray[np.float64],
 ) -> tuple[Float32, Bools]:
-    """Scaled differences `(S, T, H)` and where they are known; all columns are `(S, T)`."""
-    steps = x.shape[1]
+    """Scaled differences `(S, T, H)`, bounded, and where they are known; all columns are `(S, T)`."""
+    steps, horizon = x.shape[1], len(bounds)
     targets = np.zeros((*x.shape, horizon), np.float32)
     known = np.zeros((*x.shape, horizon), np.bool_)
     for k in range(1, min(horizon, steps - 1) + 1):
@@ -151,21 +181,19 @@ def _targets(  # noqa: PLR0913 - columns of one table
         ok &= scale[:, now] > 0
         ok &= age[:, then] - age[:, now] == k  # no new start in between
         difference = np.where(ok, x[:, then] - base[:, now], 0.0)
-        targets[:, now, k - 1] = np.divide(difference, scale[:, now], out=np.zeros_like(difference), where=ok)
+        scaled = np.divide(difference, scale[:, now], out=np.zeros_like(difference), where=ok)
+        targets[:, now, k - 1] = np.clip(scaled, -bounds[k - 1], bounds[k - 1])
         known[:, now, k - 1] = ok
     return targets, known
 
 
 def gains(sequences: Sequences, train_end: int) -> tuple[float, ...]:
-    """Root-mean-square of the scaled difference at each lead over the training span, g_k (RECIPE).
-
-    Differences are bounded: where a series that stood still moves again they are hundreds of its scale.
-    """
+    """Root-mean-square of the scaled difference at each lead over the training span, g_k (RECIPE)."""
     found = []
     for k in range(1, sequences.horizon + 1):
         issued = slice(0, max(0, train_end - k))
         known = sequences.known[:, issued, k - 1]
-        values = np.clip(sequences.targets[:, issued, k - 1][known].astype(np.float64), -BOUND, BOUND)
+        values = sequences.targets[:, issued, k - 1][known].astype(np.float64)
         found.append(max(LEAST_GAIN, float(np.sqrt(np.mean(values**2)))) if len(values) else 1.0)
     return tuple(found)
 

@@ -1,0 +1,222 @@
+"""Sequences for training: labels against a plain loop, spans, segments and chunks."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from models import sequences as module
+from models.architecture import Architecture, Inputs
+from models.errors import DataError
+from models.forecaster import inputs
+from models.scaling import Rows, SeriesForm, SeriesState
+from models.sequences import Sequences, Spans, Walk, gains, sequences_of
+
+FORM = SeriesForm(
+    features=("x", "y"),
+    target="x",
+    interval_ms=3_600_000,
+    period_steps=8,
+    half_life_steps=20.0,
+    ring_steps=16,
+    max_gap_steps=2,
+)
+HORIZON = 4
+ARCHITECTURE = Architecture(
+    horizon=HORIZON,
+    features=("x", "y"),
+    target="x",
+    gain=(1.0,) * HORIZON,
+    interval_ms=3_600_000,
+    period_steps=8,
+    units=(4,),
+    inputs=Inputs(lags=3),
+)
+
+
+def sample_rows(steps: int = 120, seed: int = 0) -> Rows:
+    """Three series with missing values, short gaps that are bridged, long ones that are not, and a late start."""
+    rng = np.random.default_rng(seed)
+    slots, times, values, present = [], [], [], []
+    for step in range(steps):
+        for slot in range(3):
+            late = slot == 2 and step < 15
+            short_gap = slot == 0 and step in (40, 41)
+            long_gap = slot == 1 and 60 <= step < 66
+            if late or short_gap or long_gap:
+                continue
+            slots.append(slot)
+            times.append(1000 + step)
+            values.append(rng.normal(10 * slot, 1 + slot, 2))
+            present.append(rng.random(2) < 0.9)
+    mask = np.array(present)
+    return SeriesState(FORM).look(np.array(slots), np.array(times), np.where(mask, np.array(values), 0.0), mask)
+
+
+def by_row(rows: Rows) -> dict[tuple[int, int], int]:
+    """(slot, step) → row."""
+    return {(int(rows.slot[rows.lane[r]]), int(rows.step[r])): r for r in range(len(rows.step))}
+
+
+@pytest.mark.parametrize("form", ["correction", "plain"])
+def test_labels_equal_those_of_a_plain_loop(form: str) -> None:
+    """A label is there where a forecast is issued and later paired, and is the scaled difference."""
+    rows = sample_rows()
+    architecture = msgspec.structs.replace(ARCHITECTURE, form=form)
+    sequences = sequences_of(architecture, FORM, rows)
+    at = by_row(rows)
+    labels = 0
+    for slot in range(3):
+        for t in range(sequences.steps):
+            row = at.get((slot, sequences.first_step + t))
+            for k in range(1, HORIZON + 1):
+                then = at.get((slot, sequences.first_step + t + k))
+                known = (
+                    row is not None
+                    and then is not None
+                    and rows.source[row] >= 0
+                    and rows.age[row] >= FORM.period_steps
+                    and bool(rows.present[then, 0])
+                    and rows.age[then] - rows.age[row] == k
+                )
+                assert sequences.known[slot, t, k - 1] == known
+                if known and row is not None and then is not None:
+                    base = rows.x[row, 0] if form == "correction" else rows.level[row, 0]
+                    bound = 8 * max(1, k / 2) ** 0.5 if form == "correction" else np.inf
+                    expected = np.clip((rows.x[then, 0] - base) / rows.scale[row, 0], -bound, bound)
+                    assert sequences.targets[slot, t, k - 1] == pytest.approx(expected, rel=1e-5)
+                    labels += 1
+                else:
+                    assert sequences.targets[slot, t, k - 1] == 0
+    assert labels > 500
+    assert labels == sequences.usable(0, sequences.steps)
+
+
+def test_inputs_and_marks_lie_at_their_series_and_step() -> None:
+    """Inputs are those of the running service; fresh and active follow starts, bridges and new starts."""
+    rows = sample_rows()
+    sequences = sequences_of(ARCHITECTURE, FORM, rows)
+    wanted = inputs(ARCHITECTURE, FORM, rows)
+    for (slot, step), row in by_row(rows).items():
+        np.testing.assert_array_equal(sequences.inputs[slot, step - sequences.first_step], wanted[row])
+    assert np.argwhere(sequences.fresh).tolist() == [[0, 0], [1, 0], [1, 66], [2, 15]]
+    assert sequences.active[0].all()
+    assert np.flatnonzero(~sequences.active[1]).tolist() == list(range(60, 66))
+    assert np.flatnonzero(~sequences.active[2]).tolist() == list(range(15))
+
+
+def test_gains_are_the_root_mean_square_over_the_training_span_alone() -> None:
+    """Labels whose time lies at or after the end of the span move no gain."""
+    sequences = sequences_of(ARCHITECTURE, FORM, sample_rows())
+    end = 80
+    found = gains(sequences, end)
+    for k in range(1, HORIZON + 1):
+        mask = sequences.known[:, : end - k, k - 1]
+        values = sequences.targets[:, : end - k, k - 1][mask]
+        assert found[k - 1] == pytest.approx(float(np.sqrt(np.mean(values.astype(float) ** 2))), rel=1e-6)
+    for k in range(1, HORIZON + 1):
+        sequences.targets[:, end - k :, k - 1] = 1e6
+    assert gains(sequences, end) == found
+
+
+def test_a_series_that_stood_still_does_not_set_the_gain() -> None:
+    """After long rest a move of thousands of scales is bounded."""
+    count = 400
+    values = np.zeros((count, 2))
+    values[:60] = np.random.default_rng(0).normal(size=(60, 2))
+    values[300:, 0] = 5.0
+    rows = SeriesState(FORM).look(np.zeros(count, np.int64), np.arange(count), values, np.ones((count, 2), np.bool_))
+    sequences = sequences_of(ARCHITECTURE, FORM, rows)
+    at = by_row(rows)[0, 299]
+    assert 5.0 / rows.scale[at, 0] > 100
+    assert np.abs(sequences.targets).max() == pytest.approx(8 * 2**0.5, rel=1e-6)
+
+
+def test_sequences_too_large_for_memory_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One observation of a wrong year asks for a long clock; the message names steps and bytes."""
+    rows = SeriesState(FORM).look(
+        np.array([0, 1]), np.array([0, 500_000_000]), np.zeros((2, 2)), np.ones((2, 2), np.bool_)
+    )
+    with pytest.raises(DataError, match=r"2 series over 500,000,001 steps .* need 1\d\d\.\d GB"):
+        sequences_of(ARCHITECTURE, FORM, rows)
+    monkeypatch.setattr(module, "MAX_BYTES", 1000)
+    with pytest.raises(DataError, match="limit"):
+        sequences_of(ARCHITECTURE, FORM, sample_rows())
+
+
+def test_spans_follow_each_other_and_are_refused_when_too_short() -> None:
+    """Shares become three spans; each must hold three horizons."""
+    spans = Spans.by_share(1000, validation=0.2, tail=0.1, horizon=10)
+    assert (spans.train_end, spans.validation_end, spans.end) == (700, 900, 1000)
+    with pytest.raises(DataError, match="100 make the held-out span"):
+        Spans.by_share(1000, validation=0.2, tail=0.1, horizon=34)
+    assert Spans.by_share(100, validation=0.2, tail=0.0, horizon=5).validation_end == 100
+
+
+def long_sequences(steps: int = 1000, series: int = 3) -> Sequences:
+    """Sequences whose inputs say where they stand; series s starts at step 100·s."""
+    active = np.ones((series, steps), np.bool_)
+    for s in range(series):
+        active[s, : 100 * s] = False
+    position = np.broadcast_to(np.arange(steps, dtype=np.float32), (series, steps))
+    return Sequences(
+        inputs=np.stack([position, np.repeat(np.arange(series, dtype=np.float32)[:, None], steps, 1)], axis=2),
+        targets=np.zeros((series, steps, HORIZON), np.float32),
+        known=np.repeat(active[:, :, None], HORIZON, axis=2),
+        active=active,
+        fresh=np.zeros_like(active),
+        first_step=0,
+    )
+
+
+def test_an_epoch_walks_every_step_of_every_series_once_and_in_order() -> None:
+    """Whatever the phase, each lane's chunks follow each other and together cover the span."""
+    walk = Walk(long_sequences(), end=900, chunk=10, segments=8)
+    rng = np.random.default_rng(3)
+    firsts = set()
+    for _ in range(5):
+        bounds = walk.boundaries(rng)
+        firsts.add(bounds[0][1])
+        seen: dict[int, list[tuple[int, int]]] = {lane: [] for lane in range(walk.lanes)}
+        for begin, end in bounds:
+            for batch in walk.batches(begin, end, 3, rng):
+                for column, lane in enumerate(batch.lanes.tolist()):
+                    taken = batch.inputs[batch.active[:, column], column]
+                    seen[lane] += [(int(s), int(t)) for t, s in taken]
+        walked = [place for lane in range(walk.lanes) for place in seen[lane]]
+        assert walked == [(s, t) for s in range(3) for t in range(100 * s, 900)]
+    assert len(firsts) > 1
+
+
+def test_no_label_from_beyond_the_end_is_given_out() -> None:
+    """In a walk up to a step, known labels have their own time before it, and all of these are given."""
+    sequences = long_sequences()
+    walk = Walk(sequences, end=200, chunk=16, segments=4)
+    given = 0.0
+    for begin, end in walk.boundaries(np.random.default_rng(0)):
+        batch = walk.batch(np.arange(walk.lanes), begin, end)
+        time = batch.inputs[:, :, 0]
+        for k in range(1, HORIZON + 1):
+            assert (time[batch.known[:, :, k - 1] > 0] + k < 200).all()
+        given += batch.known.sum()
+    assert given == sequences.usable(0, 200) > 0
+
+
+def test_state_is_handed_on_within_a_series_only() -> None:
+    """A segment starts from the state at the end of the one before it, a series' first one from zero."""
+    walk = Walk(long_sequences(), end=900, chunk=10, segments=4)
+    carried = np.arange(1, walk.lanes + 1, dtype=np.float32)[:, None]
+    expected = np.where(np.arange(walk.lanes) % 4 == 0, 0, np.arange(walk.lanes))
+    np.testing.assert_array_equal(walk.handed_on(carried)[:, 0], expected)
+    for lane in range(1, walk.lanes):
+        if walk.before[lane] >= 0:
+            assert walk.start[lane] == walk.stop[walk.before[lane]]
+
+
+def test_short_series_are_cut_into_fewer_segments() -> None:
+    """A segment holds at least six chunks, unless the series is shorter."""
+    assert Walk(long_sequences(series=1), end=1000, chunk=10, segments=8).lanes == 8
+    assert Walk(long_sequences(series=1), end=1000, chunk=48, segments=8).lanes == 3
+    assert Walk(long_sequences(series=1), end=100, chunk=48, segments=8).lanes == 1
+    assert Walk(long_sequences(series=3), end=150, chunk=48, segments=8).lanes == 2
