@@ -6,7 +6,7 @@ import time
 import uuid
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import redis as redis_client
@@ -38,14 +38,14 @@ class Store:
         return connect(self.server.url, timeout_s=timeout_s, cluster=self.cluster)
 
 
-def new_store(kind: str, resources: ExitStack) -> Store:
+def new_store(kind: str, resources: ExitStack, fsync: Literal["always", "everysec"] = "everysec") -> Store:
     """Start a server of this kind that ends with `resources`."""
     valkey = kind == "valkey"
     binary = redis_service.valkey_binary() if valkey else redis_service.redis_binary()
     require("" if binary else redis_service.VALKEY_MISSING if valkey else redis_service.REDIS_MISSING)
     cluster = kind == "cluster"
     settings = {"cluster-enabled": "yes", "cluster-config-file": "nodes.conf"} if cluster else None
-    server = resources.enter_context(RedisServer(binary, settings=settings))
+    server = resources.enter_context(RedisServer(binary, fsync, settings))
     if cluster:
         _give_all_slots(server)
     client = connect(server.url, cluster=cluster)
@@ -92,9 +92,9 @@ def redis_store(_stores: dict[str, Store]) -> Store:
 
 @pytest.fixture(params=KINDS)
 def mortal_store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    """Each kind in turn, started for this test alone, which may kill it."""
+    """Each kind in turn, started for this test alone, which may kill it; what it acknowledged is on disk."""
     with ExitStack() as resources:
-        yield new_store(request.param, resources)
+        yield new_store(request.param, resources, fsync="always")
 
 
 @pytest.fixture
