@@ -114,7 +114,7 @@ class Decoder:
         try:
             wire = self._decode(record.value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, ValueError) as error:
-            raise self._explain(record.value, error) from None
+            wire = self._salvage(record.value, error)
         name = self._name(record.key, wire.series)
         time_ms = self._times.get(wire.time)
         if time_ms is None:
@@ -185,20 +185,34 @@ class Decoder:
             self._times[time] = time_ms
         return time_ms
 
-    def _explain(self, value: bytes, error: Exception) -> _Refused:
-        """Why a value is not an observation: the first thing wrong, in the order of the fields."""
+    def _salvage(self, value: bytes, error: Exception) -> _Wire:
+        """The observation in a value that was not read at once: one whose other fields alone are odd.
+
+        Raises:
+            _Refused: for the first thing wrong with it, in the order of the fields.
+        """
         try:
             found: Any = msgspec.json.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError, ValueError) as worse:
-            return _not_json(value, worse)
+            raise _not_json(value, worse) from None
         if not isinstance(found, dict):
-            return _Refused("malformed", f"the value is {_kind(found)}, not an object")
+            raise _Refused("malformed", f"the value is {_kind(found)}, not an object")
         if not isinstance(found.get("series"), str | None):
-            return _Refused("no-series", f"series is {_kind(found['series'])}, not text")
+            raise _Refused("no-series", f"series is {_kind(found['series'])}, not text")
         if isinstance(found.get("time"), bool) or not isinstance(found.get("time"), str | int):
             kind = _kind(found["time"]) if "time" in found else "missing"
-            return _Refused("bad-time", f"time is {kind}; send RFC 3339 text or whole milliseconds")
-        return _wrong_values(found.get("values"), error)
+            raise _Refused("bad-time", f"time is {kind}; send RFC 3339 text or whole milliseconds")
+        values = found.get("values")
+        if not isinstance(values, dict):
+            raise _Refused("missing-feature", f"values is {_kind(values)}, not an object of numbers")
+        ours = {feature: values[feature] for feature in self._form.features if feature in values}
+        for name, number in ours.items():
+            if isinstance(number, bool) or not isinstance(number, int | float | None):
+                raise _Refused("not-a-number", f"{name!r} is {_kind(number)}; send a number, or null if missing")
+        try:
+            return msgspec.convert({**found, "values": ours}, _Wire)
+        except (msgspec.ValidationError, OverflowError):
+            raise _Refused("not-a-number", f"a number is beyond what can be read ({error})") from None
 
 
 def _not_json(value: bytes, error: Exception) -> _Refused:
@@ -207,15 +221,6 @@ def _not_json(value: bytes, error: Exception) -> _Refused:
     if b"NaN" in value or b"Infinity" in value:
         return _Refused("not-a-number", "NaN and Infinity are not JSON; send null where a value is missing")
     return _Refused("malformed", f"the value is not JSON ({error})")
-
-
-def _wrong_values(values: object, error: Exception) -> _Refused:
-    if not isinstance(values, dict):
-        return _Refused("missing-feature", f"values is {_kind(values)}, not an object of numbers")
-    for name, number in values.items():
-        if isinstance(number, bool) or not isinstance(number, int | float | None):
-            return _Refused("not-a-number", f"{name!r} is {_kind(number)}; send a number, or null if missing")
-    return _Refused("not-a-number", f"a number is beyond what can be read ({error})")
 
 
 class Encoder:
