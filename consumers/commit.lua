@@ -89,7 +89,7 @@ end
 local function mark(keys, args)
   local head = head_of(keys[1])
   if head['token'] ~= args[1] then return {'fenced'} end
-  if tonumber(args[2]) > tonumber(head['next']) then return {'invalid', 'the mark is ahead of the ledger'} end
+  if tonumber(args[2]) > tonumber(head['next']) then return {'behind', head['next'], 'the mark is ahead of the ledger'} end
   if tonumber(args[2]) < tonumber(head['mark']) then return {'invalid', 'the published mark went back'} end
   redis.call('HSET', keys[1], 'mark', args[2])
   redis.call('XTRIM', keys[2], 'MINID', args[2] .. '-0')
@@ -101,7 +101,7 @@ local function snapshot(keys, args)
   local head = head_of(keys[1])
   if head['token'] ~= args[1] then return {'fenced'} end
   for i = 2, #args, 3 do
-    if tonumber(args[i + 1]) > tonumber(head['mark']) then return {'invalid', 'a snapshot ran ahead of the mark'} end
+    if tonumber(args[i + 1]) > tonumber(head['mark']) then return {'behind', head['mark'], 'a snapshot ran ahead of the mark'} end
   end
   for i = 2, #args, 3 do
     redis.call('HSET', keys[3], args[i], args[i + 1])

@@ -188,6 +188,10 @@ class Source:
             self._consumer.seek(self._tp(partition), offset)
             self._consumer.resume(self._tp(partition))
 
+    def assigned(self, partition: int) -> bool:
+        """Whether the group, or the manual assignment, says that a partition is this consumer's."""
+        return self._tp(partition) in self._consumer.assignment()
+
     def pause(self, partitions: Iterable[int]) -> None:
         """Fetch nothing of these for now; membership of the group goes on as long as `poll` is called."""
         self._consumer.pause(*self._assigned(partitions))

@@ -263,6 +263,9 @@ class Ledger:
         if kind == "offset":
             stands = int(reply[1])
             raise OffsetConflict(f"partition {self.partition}: the ledger stands at {stands}", next_offset=stands)
+        if kind == "behind":  # Redis came back without its tail
+            stands = int(reply[1])
+            raise OffsetConflict(f"partition {self.partition}: {reply[2].decode()}, at {stands}", next_offset=stands)
         if kind not in ("ok", "done"):
             raise LedgerError(f"partition {self.partition}: {reply[1].decode()}", "this is a defect of killick")
 

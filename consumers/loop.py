@@ -22,7 +22,7 @@ from consumers.stream import Admitted, Folded, admit, fold
 from models.errors import FencedError, OffsetConflict, ServiceUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from consumers.holding import Holding, Limits, Opener
     from consumers.observer import Observer
@@ -36,6 +36,7 @@ BUSY_POLL_S = 0.005  # while acknowledgements are awaited
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 MARK_EVERY_S = 0.25
 OFFSETS_EVERY_S = 1.0
+FENCED_S = 5.0  # by then a consumer that was given up has heard of it: who is still assigned may take again
 SILENCE_S = 3.0  # without records for so long, the broker is asked whether it is there
 WAITING_SNAPSHOTS = 64
 TRIM_EVERY = 256  # commits
@@ -65,6 +66,7 @@ class Consumer:
         self._observer = observer
         self._held: dict[int, Holding] = {}
         self._waiting: dict[int, Iterator[Holding | None] | None] = {}  # partitions to open, in order
+        self._fenced: dict[int, float] = {}  # partitions that another took, and when to look whether they are ours
         self._unfinished: deque[_Unfinished] = deque()
         self._trouble = ""
         self._retry_at = 0.0
@@ -87,13 +89,17 @@ class Consumer:
 
     @property
     def opening(self) -> list[int]:
-        """The partitions that were assigned and are not at work yet."""
-        return list(self._waiting)
+        """The partitions that were assigned and are not at work yet, or no longer."""
+        return [*self._waiting, *self._fenced]
 
     @property
     def idle(self) -> bool:
         """Nothing is on its way: every partition is open, committed and published."""
-        return not self._waiting and not self._unfinished and all(h.mark == h.next for h in self._held.values())
+        return not self._waiting and self._settled
+
+    @property
+    def _settled(self) -> bool:
+        return not self._unfinished and all(h.mark == h.next for h in self._held.values())
 
     def step(self, now: float) -> int:
         """Do what there is to do, for about `POLL_S` at most; the number of records that were polled."""
@@ -114,15 +120,12 @@ class Consumer:
     def close(self, timeout_s: float = 10.0) -> None:
         """Finish what was begun, as far as the time goes, and leave."""
         deadline = time.monotonic() + timeout_s
-        self._waiting.clear()
         try:
-            while not self.idle and time.monotonic() < deadline:
+            while not self._settled and time.monotonic() < deadline:
                 self._commit_unfinished()
                 self._publish(time.monotonic())
                 time.sleep(BUSY_POLL_S)
-            self._tell_marks(force=True)
-            for holding in self._held.values():
-                self._write_snapshots(holding)
+            self._tell_marks()
         except ServiceUnreachable as error:
             log.warning("left with work unfinished (%s); the next consumer takes it up", error)
         self._source.close({number: holding.mark for number, holding in self._held.items()})
@@ -158,6 +161,7 @@ class Consumer:
     def _drop(self, number: int, why: str) -> None:
         """Forget a partition; everything of it that matters is in its ledger."""
         self._waiting.pop(number, None)
+        self._fenced.pop(number, None)
         self._told.pop(number, None)
         self._unfinished = deque(u for u in self._unfinished if u.holding.number != number)
         if self._held.pop(number, None) is not None:
@@ -236,6 +240,9 @@ class Consumer:
 
     def _work(self, now: float) -> None:
         try:
+            if self._trouble:
+                self._look_again()
+            self._open_fenced(now)
             self._open_next()
             self._commit_unfinished()
             self._publish(now)
@@ -284,15 +291,42 @@ class Consumer:
             )  # fmt: skip
             holding.commits += 1
             if holding.commits % TRIM_EVERY == 0:
-                self._trim(holding)
+                self._keeping(holding, self._trim)
 
     def _lose(self, holding: Holding, error: FencedError | OffsetConflict) -> None:
         log.warning("%s", error, extra={"action": "lost", "partition": holding.number})
         if isinstance(error, FencedError):
             self._drop(holding.number, "fenced")
             self._source.pause([holding.number])
+            self._fenced[holding.number] = time.monotonic() + FENCED_S
         else:
             self._reopen([holding.number])
+
+    def _keeping(self, holding: Holding, work: Callable[[Holding], None]) -> None:
+        """Do something with a ledger that may no longer be ours."""
+        try:
+            work(holding)
+        except (FencedError, OffsetConflict) as error:
+            self._lose(holding, error)
+
+    def _open_fenced(self, now: float) -> None:
+        """Take a partition again that another took, and that the group still says is ours.
+
+        A zombie may take a ledger with its last breath, and a Redis that lost its tail knows older tokens.
+        """
+        for number in [number for number, due in self._fenced.items() if due <= now]:
+            del self._fenced[number]
+            if self._source.assigned(number):
+                self._waiting[number] = None
+
+    def _look_again(self) -> None:
+        """After a service was away: a partition whose ledger went back meanwhile is opened anew."""
+        for holding in list(self._held.values()):
+            committed = next((u.commit.expected for u in self._unfinished if u.holding is holding), holding.next)
+            head = holding.ledger.head()
+            if head is None or head.next < committed:
+                log.warning("partition %d: Redis lost its tail", holding.number, extra={"action": "lost"})
+                self._reopen([holding.number])
 
     def _publish(self, now: float) -> None:
         for holding in list(self._held.values()):
@@ -302,16 +336,15 @@ class Consumer:
                 if publication.polled_at is not None and publication.forecasts:
                     self._observer.acknowledged(now - publication.polled_at, publication.forecasts)
 
-    def _tell_marks(self, *, force: bool = False) -> None:
+    def _tell_marks(self) -> None:
         for holding in list(self._held.values()):
-            try:
-                if holding.mark > holding.mark_told:
-                    holding.ledger.set_mark(holding.mark)
-                    holding.mark_told = holding.mark
-                self._write_snapshots(holding)
-            except FencedError as error:
-                if not force:
-                    self._lose(holding, error)
+            self._keeping(holding, self._tell_mark)
+
+    def _tell_mark(self, holding: Holding) -> None:
+        if holding.mark > holding.mark_told:
+            holding.ledger.set_mark(holding.mark)
+            holding.mark_told = holding.mark
+        self._write_snapshots(holding)
 
     def _tell_offsets(self) -> None:
         """The group's offsets and the lag, for whoever watches Kafka."""
