@@ -9,6 +9,7 @@ Series do not touch each other, so each chunk may stand at an offset of its own.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -75,26 +76,41 @@ def restore_chunk(partition: Partition, first: int, data: bytes | None) -> None:
         raise LedgerError(
             f"{subject} has format {data[0] if data else 'no bytes'}, known is {FORMAT}", "upgrade killick"
         )
-    size = int.from_bytes(data[1:5], "little")
     try:
-        header = msgspec.json.decode(data[5 : 5 + size], type=_Header)
-        if header.form != partition.form.digest():
-            raise LedgerError(f"{subject} was made for series form {header.form}, not {partition.form.digest()}")
-        found, at = {}, 5 + size
-        for entry in header.entries:
-            dtype = np.dtype(DTYPES[entry.dtype])
-            count = int(np.prod(entry.shape))
-            found[entry.name] = np.frombuffer(data, dtype, count, at).reshape(entry.shape)
-            at += count * dtype.itemsize
+        found = _decode_chunk(data, partition.form.digest())
+        end = first + len(found["series.last"])
     except (ValueError, KeyError, msgspec.DecodeError) as error:
         raise LedgerError(f"{subject} is damaged ({error})", "restore Redis from a backup") from error
-    end = first + len(found["series.last"])
     partition.series.reserve(end)
     for carried in partition.carried.values():
         carried.reserve(end)
     for name, array in _arrays(partition).items():
-        if name in found:
-            array[first:end] = found[name]
+        if name not in found and not name.startswith("series."):
+            continue  # a version that came later
+        if name not in found or (found[name].dtype, found[name].shape[1:]) != (array.dtype, array.shape[1:]):
+            raise LedgerError(f"{subject} does not hold {name} as it is here", "restore Redis from a backup")
+        array[first:end] = found[name]
+
+
+def _decode_chunk(data: bytes, form: str) -> dict[str, NDArray[np.generic]]:
+    size = int.from_bytes(data[1:5], "little")
+    header = msgspec.json.decode(data[5 : 5 + size], type=_Header)
+    if header.form != form:
+        raise ValueError(f"it was made for series form {header.form}, not {form}")
+    found: dict[str, NDArray[np.generic]] = {}
+    at = 5 + size
+    for entry in header.entries:
+        dtype = np.dtype(DTYPES[entry.dtype])
+        count = math.prod(entry.shape)
+        if min(entry.shape, default=-1) < 0 or at + count * dtype.itemsize > len(data):
+            raise ValueError(f"{entry.name} of shape {entry.shape} does not fit {len(data)} bytes")
+        found[entry.name] = np.frombuffer(data, dtype, count, at).reshape(entry.shape)
+        at += count * dtype.itemsize
+    if at != len(data):
+        raise ValueError(f"{len(data)} bytes, its header says {at}")
+    if len(slots := {len(array) for array in found.values()}) > 1:
+        raise ValueError(f"its arrays have {sorted(slots)} slots")
+    return found
 
 
 def _arrays(partition: Partition) -> dict[str, NDArray[np.generic]]:
