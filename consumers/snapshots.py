@@ -86,7 +86,7 @@ def restore_chunk(partition: Partition, first: int, data: bytes | None) -> None:
         carried.reserve(end)
     for name, array in _arrays(partition).items():
         if name not in found and not name.startswith("series."):
-            continue  # a version that came later
+            continue  # of a version that came later
         if name not in found or (found[name].dtype, found[name].shape[1:]) != (array.dtype, array.shape[1:]):
             raise LedgerError(f"{subject} does not hold {name} as it is here", "restore Redis from a backup")
         array[first:end] = found[name]
@@ -115,8 +115,9 @@ def _decode_chunk(data: bytes, form: str) -> dict[str, NDArray[np.generic]]:
 
 def _arrays(partition: Partition) -> dict[str, NDArray[np.generic]]:
     arrays = {f"series.{name}": array for name, array in partition.series.arrays().items()}
-    for number, carried in partition.carried.items():
-        arrays |= {f"{number}.{name}": array for name, array in carried.arrays().items()}
+    starts = {seat.version: seat.start_offset for seat in partition.roster if seat.leave_offset is None}
+    for number, carried in partition.carried.items():  # who left and came back starts anew: not the same arrays
+        arrays |= {f"{number}@{starts[number]}.{name}": array for name, array in carried.arrays().items()}
     return arrays
 
 

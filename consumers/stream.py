@@ -263,7 +263,9 @@ def fold(work: Sequence[tuple[Partition, Block]], versions: Mapping[int, Version
 
 
 def _started(partition: Partition, number: int, block: Block) -> bool:
-    return any(s.version == number and s.start_offset <= block.start for s in partition.roster)
+    return any(
+        s.version == number and s.leave_offset is None and s.start_offset <= block.start for s in partition.roster
+    )
 
 
 def _run(version: Version, parts: Sequence[tuple[Partition, Rows]]) -> list[tuple[Singles, Singles]]:

@@ -299,6 +299,23 @@ def test_a_version_is_not_stepped_before_its_start(redis_store: Store) -> None:
     assert seen == {10: {1}, 20: {1}, 30: {1, 2}, 40: {1, 2}}
 
 
+def test_a_version_that_comes_back_starts_from_zero_again(redis_store: Store) -> None:
+    """A snapshot that holds its state from before it left is not mistaken for the state since its new start."""
+    live = new_live(redis_store, next(_models))
+    stream = walks(60, series=4)
+    live.seat([Seat(1, "incumbent", 0, 0), Seat(2, "shadow", 0, 0)])
+    live.take(stream, 0, 20)
+    live.publish()
+    live.snapshot([0, 2])
+    live.seat([Seat(1, "incumbent", 0, 0), Seat(2, "shadow", 0, 0, 20)])
+    live.seat([Seat(1, "incumbent", 0, 0), Seat(2, "shadow", 0, 0, 20), Seat(2, "shadow", 20, 20)])
+    for end in (20, 30, 40):
+        live.take(stream, live.at, end)
+        partition, replayed, _ = recovered(live.ledger)
+        assert partition.digest() == live.partition.digest()
+        assert not any(one.mismatch for one in replayed)
+
+
 def test_each_series_is_replayed_from_its_own_snapshot(redis_store: Store) -> None:
     """Chunks stand at different offsets; a series is folded once for each observation after its own."""
     live = new_live(redis_store, next(_models))
