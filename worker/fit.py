@@ -13,6 +13,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 from rich.table import Table
 
@@ -185,9 +186,8 @@ def observations(history: History, form: SeriesForm, console: Console) -> tuple[
 
 def with_gain(architecture: Architecture, gain: tuple[float, ...]) -> Architecture:
     """The architecture with another gain; the "plain" form has none, so ones."""
-    values = {name: getattr(architecture, name) for name in architecture.__struct_fields__}
     used = gain if architecture.form == "correction" else (1.0,) * architecture.horizon
-    return Architecture(**(values | {"gain": used}))
+    return msgspec.structs.replace(architecture, gain=used)
 
 
 def digest(history: History) -> str:
