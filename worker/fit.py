@@ -18,7 +18,6 @@ import numpy as np
 from rich.table import Table
 
 from consumers.stream import Arrivals, Partition, admit
-from models.architecture import Architecture
 from models.errors import DataError
 from models.times import rfc3339, step_of
 from worker.progress import progress
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from consumers.history import History
+    from models.architecture import Architecture
     from models.blocks import Block
     from models.learning import EpochReport, TrainingOutcome, TrainingSettings
     from models.preflight import PreflightReport
