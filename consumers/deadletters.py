@@ -12,7 +12,7 @@ import msgspec
 
 from consumers.codec import RESENT_HEADER, Headers, Record
 from models.errors import DataError
-from models.times import rfc3339
+from models.times import LATEST_MS, rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 READ_S = 2.0
 OWN = "killick-"
+MAX_DIGITS = 20  # of an offset
+
+
+class Header(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A header of a refused record; `value_base64` where it is not UTF-8."""
+
+    name: str
+    value: str | None = None
+    value_base64: str | None = None
 
 
 class Letter(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -36,7 +45,7 @@ class Letter(msgspec.Struct, kw_only=True, omit_defaults=True):
     key_base64: str | None = None
     value: str | None = None
     value_base64: str | None = None
-    headers: list[tuple[str, str]] = []
+    headers: list[Header] = []
 
 
 def read_letters(source: Source) -> Iterator[Letter]:
@@ -71,17 +80,17 @@ def to_letter(record: Record) -> Letter:
     key, key_base64 = _text(record.key)
     value, value_base64 = _text(None if own.get("null-value") else record.value)
     return Letter(
-        reason=own.get("reason", "unknown"),
-        error=own.get("error", "the record has no killick headers"),
+        reason=own.get("reason") or "unknown",
+        error=own.get("error") or "the record has no killick headers",
         topic=own.get("topic", ""),
         partition=_number(own.get("partition")),
         offset=_number(own.get("offset")),
-        time=rfc3339(record.timestamp) if record.timestamp >= 0 else "",
+        time=rfc3339(record.timestamp) if 0 <= record.timestamp < LATEST_MS else "",
         key=key,
         key_base64=key_base64,
         value=value,
         value_base64=value_base64,
-        headers=[(name, content.decode(errors="replace")) for name, content in headers if not name.startswith(OWN)],
+        headers=[_header(name, content) for name, content in headers if not name.startswith(OWN)],
     )
 
 
@@ -93,7 +102,7 @@ def from_line(line: bytes, number: int) -> Letter:
     """
     try:
         return msgspec.json.decode(line, type=Letter)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"line {number} is not a letter ({error})", "edit only key, value and headers") from error
 
 
@@ -105,7 +114,9 @@ def resent(letter: Letter) -> tuple[bytes | None, bytes | None, Headers]:
     """
     key = _bytes(letter.key, letter.key_base64)
     value = _bytes(letter.value, letter.value_base64)
-    headers: Headers = [(name, content.encode()) for name, content in letter.headers]
+    headers: Headers = [(h.name, _bytes(h.value, h.value_base64) or b"") for h in letter.headers]
+    if key is None and value is None:
+        value = b""  # the client can't send a record of nothing
     return key, value, [*headers, (RESENT_HEADER, b"1")]
 
 
@@ -113,6 +124,11 @@ def as_json(letter: Letter) -> Mapping[str, Any]:
     """The letter as an object."""
     built: Mapping[str, Any] = msgspec.to_builtins(letter)
     return built
+
+
+def _header(name: str, content: bytes) -> Header:
+    value, value_base64 = _text(content)
+    return Header(name=name, value=value, value_base64=value_base64)
 
 
 def _text(content: bytes | None) -> tuple[str | None, str | None]:
@@ -136,4 +152,4 @@ def _bytes(text: str | None, encoded: str | None) -> bytes | None:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isdigit() else -1
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < MAX_DIGITS else -1
