@@ -14,6 +14,8 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from numpy.typing import NDArray
+
     from consumers.ledger import Ledger
     from models.blocks import Block
     from models.scaling import SeriesForm
@@ -33,13 +35,14 @@ def pair_tables(
     Raises:
         ServiceUnreachable: Redis did not answer.
     """
-    names = np.array(ledger.names(), dtype=object)
-    wanted = np.isin(names, list(series)) if series else np.ones(len(names), np.bool_)
+    names, wanted = _names(ledger, series)
     if not wanted.any():
         return
     for block in ledger.blocks():
         if len(block) == 0:
             continue
+        if int(block.slot.max()) >= len(names):  # a consumer at work has added series meanwhile
+            names, wanted = _names(ledger, series)
         time_ms = block.step * form.interval_ms
         keep = wanted[block.slot]
         keep &= (time_ms >= since_ms) if since_ms is not None else True
@@ -48,6 +51,12 @@ def pair_tables(
             rows = np.flatnonzero(keep & ~np.isnan(pairs).all(axis=1))
             if len(rows) and (not versions or version in versions):
                 yield _table(block, form, names, version, rows)
+
+
+def _names(ledger: Ledger, series: Collection[str]) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
+    """The name of each slot, and whether it is among those that are wanted."""
+    names = np.array(ledger.names(), dtype=object)
+    return names, np.isin(names, list(series)) if series else np.ones(len(names), np.bool_)
 
 
 def _table(block: Block, form: SeriesForm, names: np.ndarray, version: int, rows: np.ndarray) -> pa.Table:
