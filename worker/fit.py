@@ -98,9 +98,9 @@ def fit_first_version(
     )
     incumbent = registry.aliases().incumbent
     if incumbent == version:
-        console.print(f"registered version {version}: it is the incumbent and answers from now on")
+        _say(console, f"registered version {version}: it is the incumbent and answers from now on")
     else:
-        console.print(f"registered version {version}; the incumbent stays version {incumbent}")
+        _say(console, f"registered version {version}; the incumbent stays version {incumbent}")
     return version
 
 
@@ -130,7 +130,7 @@ def fit(history: History, plan: FitPlan, console: Console, progress_stream: Text
         )
     checks = preflight(architecture, sequences, spans, plan.training)
     for check in checks.checks:
-        console.print(f"preflight  {'passed' if check.passed else 'FAILED'}  {check.name}: {check.words}")
+        _say(console, f"preflight  {'passed' if check.passed else 'FAILED'}  {check.name}: {check.words}")
     outcome = _train(architecture, sequences, spans, plan.training, progress_stream)
     _print_outcome(console, outcome)
     found = tail_skill(architecture, outcome.weights, plan.form, block, sequences.first_step, spans)
@@ -175,10 +175,10 @@ def observations(history: History, form: SeriesForm, console: Console) -> tuple[
     for refusal in admitted.refusals:
         reasons[refusal.reason] = reasons.get(refusal.reason, 0) + 1
     if admitted.duplicates:
-        console.print(f"dropped {admitted.duplicates:,} exact duplicates")
+        _say(console, f"dropped {admitted.duplicates:,} exact duplicates")
     for reason, count in sorted(reasons.items()):
         first = next(refusal for refusal in admitted.refusals if refusal.reason == reason)
-        console.print(f"left out {count:,} observations ({reason}), the first: {first.error}")
+        _say(console, f"left out as {reason}: {count:,}, the first: {first.error}")
     if not len(admitted.block):
         raise DataError("the history holds no observation that can be used", "see what was left out")
     return partition, admitted.block
@@ -245,19 +245,20 @@ def _train(
 def _print_spans(console: Console, form: SeriesForm, spans: Spans, first_step: int, series: int, count: int) -> None:
     cuts = (0, spans.train_end, spans.validation_end, spans.end)
     days = [f"{rfc3339((first_step + cut) * form.interval_ms)}" for cut in cuts]
-    console.print(f"history    {series:,} series, {count:,} observations, {spans.end:,} steps")
+    _say(console, f"history    {series:,} series, {count:,} observations, {spans.end:,} steps")
     for name, begin, end in zip(("training", "validation", "held out"), days, days[1:], strict=False):
-        console.print(f"{name:10} {begin} … {end}")
+        _say(console, f"{name:10} {begin} … {end}")
 
 
 def _print_outcome(console: Console, outcome: TrainingOutcome) -> None:
     best = outcome.best
-    console.print(
+    _say(
+        console,
         f"training   loss {best.train_loss:.4f} (untrained {outcome.reference_train_loss:.4f}), "
         f"validation {best.validation_loss:.4f} (untrained {outcome.reference_validation_loss:.4f}); "
-        f"epoch {best.epoch} of {len(outcome.curve)}, {outcome.steps:,} steps, {outcome.seconds:.1f} s"
+        f"epoch {best.epoch} of {len(outcome.curve)}, {outcome.steps:,} steps, {outcome.seconds:.1f} s",
     )
-    console.print(f"diagnosis  {outcome.words}")
+    _say(console, f"diagnosis  {outcome.words}")
 
 
 def _print_skill(console: Console, found: TailSkill) -> None:
@@ -273,7 +274,12 @@ def _print_skill(console: Console, found: TailSkill) -> None:
             _number(row.seasonal, "+.3f"),
         )
     console.print(table)
-    console.print("errors are in standard deviations of each series over the training span")
+    _say(console, "errors are in standard deviations of each series over the training span")
+
+
+def _say(console: Console, text: str) -> None:
+    """Print a line as it is: names of series may hold what rich takes for markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _number(value: float, form: str) -> str:

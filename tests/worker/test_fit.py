@@ -200,6 +200,7 @@ def test_records_that_the_service_would_refuse_are_left_out_and_counted() -> Non
     values = history.values.copy()
     twisted = replace(
         history,
+        series=("A", "[/B]"),
         series_index=history.series_index[index],
         time_ms=history.time_ms[index],
         values=values[index],
@@ -210,7 +211,7 @@ def test_records_that_the_service_would_refuse_are_left_out_and_counted() -> Non
     _, block = observations(twisted, FORM, console)
     assert len(block) == len(history)
     assert "exact duplicates" in printed.getvalue()
-    assert "(contradiction), the first: series" in printed.getvalue()
+    assert "left out as contradiction: 1, the first: series '[/B]' already has other values" in printed.getvalue()
 
 
 def test_a_history_that_is_too_short_is_refused_with_its_length() -> None:
