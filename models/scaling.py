@@ -27,7 +27,7 @@ FORMAT = 1
 NO_STEP = np.iinfo(np.int64).min // 4  # "no step yet": far before any time, and safe to subtract from
 MIN_GROWTH = 256  # slots
 SCALE_FACTOR = 1.7  # turns the exponentiated log mean of absolute moves into about their standard deviation
-MOVE_FLOOR = 0.02  # of the mean absolute move: keeps quiet hours from pulling the log mean down without end
+MOVE_FLOOR = 0.02  # of the mean absolute move of its life: a series that rests for days keeps its measure
 LEVEL_FLOOR = 1e-6  # of the level: the least scale of a series that does not move at all
 ABSOLUTE_FLOOR = 1e-12
 
@@ -103,7 +103,7 @@ class Rows:
     level: Floats  # (R, F) after the row
     scale: Floats  # (R, F) after the row; 0: none yet
     scale_before: Floats  # (R, F) in force when the row came
-    sums: Floats  # (R, 5, F) running sums after the row
+    sums: Floats  # (R, 6, F) running sums after the row
     ring: Floats  # (C, ring_steps, F) of the state that was looked at
     ring_steps: int
 
@@ -154,8 +154,8 @@ class SeriesState:
         self.since = np.empty((0, len(form.features)), np.int64)
         self.ring = np.empty(shape, np.float64)
         self.seen = np.empty(shape, np.bool_)
-        # level sum and weight, |move| sum and weight, log-move sum; and the scale that follows from them
-        self.sums = np.empty((0, 5, len(form.features)), np.float64)
+        # level: sum, weight; |move| of its life: sum, count; log of moves: weight, sum; and the scale that follows
+        self.sums = np.empty((0, 6, len(form.features)), np.float64)
         self.scale = np.empty((0, len(form.features)), np.float64)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
@@ -275,7 +275,7 @@ class SeriesState:
             slot=at.slot, count=at.count, fresh=at.fresh, again=at.again, generation=at.generation,
             offsets=at.offsets, lane=lane, wave=wave, step=step, source=_invert(at.row_of, len(wave)),
             row_of=at.row_of, age=age, since=since, x=x, present=present, level=np.empty_like(x),
-            scale=np.empty_like(x), scale_before=np.empty_like(x), sums=np.empty((len(x), 5, x.shape[1])),
+            scale=np.empty_like(x), scale_before=np.empty_like(x), sums=np.empty((len(x), 6, x.shape[1])),
             ring=self.ring, ring_steps=self.form.ring_steps,
         )  # fmt: skip
         self._accumulate(rows, sums, scale)
@@ -300,18 +300,19 @@ class SeriesState:
         decay_moved = np.where(moved, keep, 1.0)
         absolute = np.where(moved, np.abs(move), 0.0)
         value = np.where(rows.present, rows.x, 0.0)
-        rows.sums[:, :4] = _scan(
+        one, ones = moved.astype(np.float64), np.ones_like(decay)
+        rows.sums[:, :5] = _scan(
             rows.offsets,
-            sums[:, :4],
-            np.stack([decay, decay, decay_moved, decay_moved], axis=1),
-            np.stack([value, rows.present.astype(np.float64), absolute, moved.astype(np.float64)], axis=1),
+            sums[:, :5],
+            np.stack([decay, decay, ones, ones, decay_moved], axis=1),
+            np.stack([value, rows.present.astype(np.float64), absolute, one, one], axis=1),
         )
         rows.level[:] = _ratio(rows.sums[:, 0], rows.sums[:, 1])
         floor = MOVE_FLOOR * _ratio(rows.sums[:, 2], rows.sums[:, 3]) + LEVEL_FLOOR * np.abs(rows.level)
         floor += ABSOLUTE_FLOOR
         logs = np.where(moved, np.log(absolute + floor), 0.0)
-        rows.sums[:, 4:] = _scan(rows.offsets, sums[:, 4:], decay_moved[:, None], logs[:, None])
-        spread = SCALE_FACTOR * np.exp(_ratio(rows.sums[:, 4], rows.sums[:, 3]))
+        rows.sums[:, 5:] = _scan(rows.offsets, sums[:, 5:], decay_moved[:, None], logs[:, None])
+        spread = SCALE_FACTOR * np.exp(_ratio(rows.sums[:, 5], rows.sums[:, 4]))
         rows.scale[:] = np.where(rows.sums[:, 3] > 0, np.maximum(spread, floor), floor)
         rows.scale[rows.since < 0] = 0.0
         n = len(rows.slot)

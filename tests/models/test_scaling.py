@@ -27,13 +27,15 @@ class PlainFeature:
     """Level and scale of one feature, one step after the other (RECIPE, "Series state").
 
     S = max(floor, 1.7·exp(EWmean log(|x_t - x_{t-p/4}| + floor))), level = EWmean x; a missing value moves
-    neither. The floor is RECIPE's .02, in units of the mean absolute move instead of the training span's z.
+    neither. The floor is RECIPE's .02, in units of the mean absolute move of the series' life instead of the
+    training span's z.
     """
 
     filled: list[float] = field(default_factory=list)  # x since the first value, gaps filled with the last
     level_sum: float = 0.0
     level_weight: float = 0.0
     moves: float = 0.0
+    count: int = 0
     weight: float = 0.0
     logs: float = 0.0
 
@@ -46,7 +48,8 @@ class PlainFeature:
         self.level_weight = self.level_weight * KEEP + 1
         if self.filled:
             move = abs(x - self.filled[-min(QUARTER, len(self.filled))])
-            self.moves = self.moves * KEEP + move
+            self.moves += move
+            self.count += 1
             self.weight = self.weight * KEEP + 1
             self.logs = self.logs * KEEP + math.log(move + self.floor)
         self.filled.append(x)
@@ -59,7 +62,7 @@ class PlainFeature:
     @property
     def floor(self) -> float:
         """The least scale."""
-        return (0.02 * self.moves / self.weight if self.weight else 0.0) + 1e-6 * abs(self.level) + 1e-12
+        return (0.02 * self.moves / self.count if self.count else 0.0) + 1e-6 * abs(self.level) + 1e-12
 
     @property
     def scale(self) -> float:
@@ -333,3 +336,11 @@ def test_the_digest_of_a_form_changes_with_every_field() -> None:
     digest = SeriesForm(**fields).digest()
     assert SeriesForm(**fields).digest() == digest
     assert len({digest, *(SeriesForm(**fields | {name: x}).digest() for name, x in changes.items())}) == 8
+
+
+def test_a_series_that_rests_for_weeks_keeps_its_measure() -> None:
+    """After a month without a move the scale is no less than a fiftieth of what the series used to move."""
+    moves = np.random.default_rng(3).normal(size=2_000)
+    lively = walk(3, moves).scale[-1, 0]
+    rested = walk(3, np.concatenate([moves, np.zeros(720)])).scale[-1, 0]
+    assert lively / 100 < rested < lively
