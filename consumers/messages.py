@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from consumers.stream import Reason
+from consumers.stream import Reason  # noqa: TC001 - msgspec reads it at run time
 
 TIME = "RFC 3339 with an offset, such as 2013-01-01T06:00:00Z"
 

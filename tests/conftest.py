@@ -37,9 +37,7 @@ _SERVICES = {
 class Topics(Protocol):
     """Creates a topic with a name of its own and gives the name back."""
 
-    def __call__(
-        self, partitions: int = 1, prefix: str = "topic", configs: Mapping[str, str] | None = None
-    ) -> str:
+    def __call__(self, partitions: int = 1, prefix: str = "topic", configs: Mapping[str, str] | None = None) -> str:
         """Create `<prefix>-<unique>` with so many partitions."""
 
 
@@ -86,9 +84,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, KafkaBroker | RedisServer):
                 child = value.process
-                report.sections.append(
-                    (f"{child.name} on port {value.port}: end of {child.log}", child.log_tail())
-                )
+                report.sections.append((f"{child.name} on port {value.port}: end of {child.log}", child.log_tail()))
     return report
 
 

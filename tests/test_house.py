@@ -104,18 +104,8 @@ def environment_reads(files: Mapping[str, str]) -> list[str]:
         if path in ENVIRONMENT_DOORS:
             continue
         for node in ast.walk(ast.parse(text, path)):
-            named = (
-                node.attr
-                if isinstance(node, ast.Attribute)
-                else node.id
-                if isinstance(node, ast.Name)
-                else ""
-            )
-            aliases = (
-                [a.name for a in node.names]
-                if isinstance(node, ast.ImportFrom) and node.module == "os"
-                else []
-            )
+            named = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+            aliases = [a.name for a in node.names] if isinstance(node, ast.ImportFrom) and node.module == "os" else []
             if {named, *aliases} & {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}:
                 found.append(f"{path}:{getattr(node, 'lineno', 0)} uses the environment")
     return found
@@ -250,9 +240,7 @@ def test_an_executable_format_is_found(text: str) -> None:
 def test_every_module_says_what_it_is_for() -> None:
     """Every module and package has a docstring."""
     assert without_docstring(sources()) == []
-    assert without_docstring({"models/__init__.py": "x = 1", "models/a.py": '"""Says."""'}) == [
-        "models/__init__.py"
-    ]
+    assert without_docstring({"models/__init__.py": "x = 1", "models/a.py": '"""Says."""'}) == ["models/__init__.py"]
 
 
 def test_no_file_names_a_place_of_one_machine() -> None:
@@ -270,9 +258,7 @@ def test_a_place_of_one_machine_is_found(folder: str) -> None:
 def test_the_command_starts_without_tensorflow() -> None:
     """Importing the command line loads neither TensorFlow nor Keras: `killick status` is quick."""
     program = "import sys, worker.cli; print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
 

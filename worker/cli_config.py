@@ -39,9 +39,7 @@ def init(session: Session, force: bool) -> None:
         raise ConfigError(
             f"{str(path)!r} can't be written ({error.strerror})", "choose another with --config"
         ) from error
-    click.echo(
-        f"wrote {path}: set model.features, model.target and model.interval, then run `killick doctor`"
-    )
+    click.echo(f"wrote {path}: set model.features, model.target and model.interval, then run `killick doctor`")
 
 
 @config.command()

@@ -39,9 +39,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
     show_default=True,
     help="How many to do the memory sum for.",
 )
-@click.option(
-    "--skip-network-test", is_flag=True, help="Leave TensorFlow and the test of its bits out (about 3 s)."
-)
+@click.option("--skip-network-test", is_flag=True, help="Leave TensorFlow and the test of its bits out (about 3 s).")
 @click.pass_context
 def doctor(
     ctx: click.Context,
@@ -75,13 +73,9 @@ def _print(finding: Finding) -> None:
     click.echo(f"{mark}  {finding.subject}: {finding.message}{cure}")
 
 
-def _examine(
-    loaded: Loaded, partitions: int | None, series: int, skip_network_test: bool
-) -> Iterator[Finding]:
+def _examine(loaded: Loaded, partitions: int | None, series: int, skip_network_test: bool) -> Iterator[Finding]:
     settings = loaded.settings
-    yield Finding(
-        "ok", "settings", f"model {settings.model.name!r}, {loaded.path or 'defaults and environment'}"
-    )
+    yield Finding("ok", "settings", f"model {settings.model.name!r}, {loaded.path or 'defaults and environment'}")
     yield from _guarded("kafka", _kafka(settings, partitions))
     facts: dict[str, Any] = {}
     yield from _guarded("redis", _redis(settings, facts))
@@ -167,6 +161,4 @@ def _network(settings: Settings) -> Iterator[Finding]:
 
     architecture = settings.architecture(gain=(1.0,) * settings.model.horizon)
     Network(architecture, fresh_weights(architecture, seed=settings.training.seed)).self_test()
-    yield Finding(
-        "ok", "network", "equal bits in tiles of 8 to 1,024: a replay on this machine repeats exactly"
-    )
+    yield Finding("ok", "network", "equal bits in tiles of 8 to 1,024: a replay on this machine repeats exactly")

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 RETRY_S = 1.0
 Command = TypeVar("Command", bound=Callable[..., Any])
-_FROM_FILE = (
-    "An ISO time (UTC unless it says otherwise), epoch milliseconds, or a length such as 56d from its start."
-)
+_FROM_FILE = "An ISO time (UTC unless it says otherwise), epoch milliseconds, or a length such as 56d from its start."
 
 
 def of_history(command: Command) -> Command:
@@ -42,9 +40,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         show_default=True,
         help="Column of the time, or the columns of year, month, day, hour, … in this order.",
     ),
-    click.option(
-        "--series", metavar="COL", help="Column that names the series; without it FILE is one series."
-    ),
+    click.option("--series", metavar="COL", help="Column that names the series; without it FILE is one series."),
     click.option("--series-from-columns", is_flag=True, help="Each column of values is a series of its own."),
     click.option(
         "--values",
@@ -52,9 +48,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         help="Columns of the features, B=COL where B stands in COL; without it the features' own names. "
         "With --series-from-columns the columns that are series; without it all.",
     ),
-    click.option(
-        "--timezone", metavar="ZONE", default="UTC", show_default=True, help="Of times that have no offset."
-    ),
+    click.option("--timezone", metavar="ZONE", default="UTC", show_default=True, help="Of times that have no offset."),
     click.option(
         "--epoch-unit",
         type=click.Choice(["ms", "s"]),
@@ -123,9 +117,7 @@ def moment_ms(text: str, first_ms: int) -> int:
         try:
             return first_ms + parse_duration(text).ms
         except ConfigError:
-            raise ConfigError(
-                f"{text!r} is not a time", "write 2013-03-01, 2013-03-01T06:00:00Z or 56d"
-            ) from None
+            raise ConfigError(f"{text!r} is not a time", "write 2013-03-01, 2013-03-01T06:00:00Z or 56d") from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
@@ -164,9 +156,7 @@ class Speed(click.ParamType[float | None]):
     "--wait", metavar="LENGTH", default="1min", show_default=True, help="Longest wait for Kafka at the start."
 )
 @click.pass_obj
-def produce(
-    session: Session, /, file: str, speed: float | None, limit: int | None, wait: str, **options: Any
-) -> None:
+def produce(session: Session, /, file: str, speed: float | None, limit: int | None, wait: str, **options: Any) -> None:
     r"""Send FILE (CSV, .csv.gz or Parquet) to the topic of observations, sorted by time.
 
     \b
@@ -196,9 +186,7 @@ def produce(
                 raise
     finally:
         sink.close()
-    click.echo(
-        f"sent {sent.observations:,} observations in {sent.seconds:.1f} s, {sent.per_second:,.0f} a second"
-    )
+    click.echo(f"sent {sent.observations:,} observations in {sent.seconds:.1f} s, {sent.per_second:,.0f} a second")
 
 
 Found = TypeVar("Found")
@@ -238,9 +226,7 @@ def _require_topic(settings: Settings) -> None:
 
 @click.command()
 @of_history
-@click.option(
-    "--actor", metavar="NAME", help="Who asks for it, for the registry; without it the user's name."
-)
+@click.option("--actor", metavar="NAME", help="Who asks for it, for the registry; without it the user's name.")
 @click.pass_obj
 def fit(session: Session, /, file: str, actor: str | None, **options: Any) -> None:
     r"""Train a version on FILE and register it; the first one becomes the incumbent.
@@ -284,9 +270,7 @@ def plan_of(settings: Settings) -> FitPlan:
     return FitPlan(
         form=settings.series_form(),
         architecture=settings.architecture(gain=(1.0,) * settings.model.horizon),
-        training=TrainingSettings(
-            **{field.name: getattr(training, field.name) for field in fields(TrainingSettings)}
-        ),
+        training=TrainingSettings(**{field.name: getattr(training, field.name) for field in fields(TrainingSettings)}),
         validation=training.validation,
         evaluation=training.evaluation,
         threads=settings.network.threads,

@@ -53,14 +53,10 @@ def exit_code(findings: list[Finding]) -> int:
 
 def failure(subject: str, error: KillickError) -> Finding:
     """An error as a finding."""
-    return Finding(
-        "fail", subject, error.message, error.cure, unreachable=isinstance(error, ServiceUnreachable)
-    )
+    return Finding("fail", subject, error.message, error.cure, unreachable=isinstance(error, ServiceUnreachable))
 
 
-def of_topics(
-    admin: Topics, names: Mapping[str, str], dead_letters: str, *, create: int | None
-) -> Iterator[Finding]:
+def of_topics(admin: Topics, names: Mapping[str, str], dead_letters: str, *, create: int | None) -> Iterator[Finding]:
     """One finding for each topic of {setting: topic}; `create`: partitions of those to make."""
     for setting, topic in names.items():
         wanted = DEAD_LETTER_PARTITIONS if topic == dead_letters else create
@@ -69,9 +65,7 @@ def of_topics(
             yield Finding("ok", f"topic {topic}", f"{held} partitions")
         elif create is not None and wanted is not None:
             made = admin.create_topic(topic, wanted)
-            yield Finding(
-                "ok", f"topic {topic}", f"created with {wanted} partitions" if made else "is there by now"
-            )
+            yield Finding("ok", f"topic {topic}", f"created with {wanted} partitions" if made else "is there by now")
         else:
             yield Finding(
                 "fail",
@@ -86,9 +80,7 @@ def of_redis(facts: Mapping[str, Any], now_ms: int, server_ms: int) -> Iterator[
     name, version = server_version(facts)
     shown = ".".join(str(part) for part in version)
     if name == "Redis" and version < MIN_REDIS:
-        yield Finding(
-            "fail", "redis version", f"Redis {shown} has no functions", "run Redis 7 or later, or Valkey"
-        )
+        yield Finding("fail", "redis version", f"Redis {shown} has no functions", "run Redis 7 or later, or Valkey")
     else:
         yield Finding("ok", "redis version", f"{name} {shown}")
     yield _eviction(_text(facts, "maxmemory-policy") or _text(facts, "maxmemory_policy"))
@@ -136,9 +128,7 @@ def _durability(appendonly: str, appendfsync: str, *, waits: bool) -> Finding:
             "set appendonly yes (appendfsync everysec, or always)",
         )
     if appendfsync == "always":
-        return Finding(
-            "ok", subject, "appendonly, appendfsync always: a commit is on disk when it is acknowledged"
-        )
+        return Finding("ok", subject, "appendonly, appendfsync always: a commit is on disk when it is acknowledged")
     if appendfsync == "everysec" and waits:
         return Finding(
             "ok",

@@ -46,9 +46,7 @@ def parse_duration(text: str) -> Duration:
         raise ConfigError(f"{text[:24]!r}… is too long for a duration", "the limit is a century")
     ms = float(number) * _UNITS_MS[unit]
     if ms > _LIMIT_MS:
-        raise ConfigError(
-            f"{text!r} is longer than a century", f"the limit is {_LIMIT_MS // _UNITS_MS['d']}d"
-        )
+        raise ConfigError(f"{text!r} is longer than a century", f"the limit is {_LIMIT_MS // _UNITS_MS['d']}d")
     if ms != int(ms):
         raise ConfigError(f"{text!r} is not a whole number of milliseconds", "write it in a smaller unit")
     return Duration(int(ms))

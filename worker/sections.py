@@ -62,9 +62,7 @@ Length = Annotated[
     WithJsonSchema({"type": "string", "pattern": PATTERN}),
 ]
 PositiveLength = Annotated[Length, AfterValidator(_above_zero)]
-Names = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], BeforeValidator(_read_list)
-]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], BeforeValidator(_read_list)]
 Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_read_list)]
 Units = Annotated[tuple[Annotated[int, Field(ge=1, le=1_024)], ...], BeforeValidator(_read_list)]
 Topic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
@@ -80,9 +78,7 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """What is observed and what is forecast."""
 
-    about: ClassVar[str] = (
-        "What is observed and what is forecast. Fixed once a ledger exists, but for `max_ahead`."
-    )
+    about: ClassVar[str] = "What is observed and what is forecast. Fixed once a ledger exists, but for `max_ahead`."
 
     name: str = Field(
         default="demo", pattern=r"^[a-zA-Z0-9._-]{1,100}$", description="name of the model; one model a file"
@@ -112,9 +108,7 @@ class ModelSettings(Section):
         default=Duration(86_400_000),
         description="how far an observation may lie beyond its record's timestamp",
     )
-    max_series: int = Field(
-        default=1_000_000, ge=1, le=100_000_000, description="most series in one partition"
-    )
+    max_series: int = Field(default=1_000_000, ge=1, le=100_000_000, description="most series in one partition")
     ring: Literal["auto"] | int = Field(
         default="auto",
         description='recent steps kept for each series; "auto": a period, the lags, and at least 25',
@@ -133,9 +127,7 @@ class KafkaSettings(Section):
     )
     observations: Topic = Field(default="observations", description="topic that is read")
     predictions: Topic = Field(default="predictions", description="topic that the forecasts go to")
-    dead_letters: Topic = Field(
-        default="observations.deadletter", description="topic that refused records go to"
-    )
+    dead_letters: Topic = Field(default="observations.deadletter", description="topic that refused records go to")
     group: str = Field(
         default="", max_length=249, description='consumer group; "" means killick- and the name of the model'
     )
@@ -186,12 +178,8 @@ class LedgerSettings(Section):
     retention: PositiveLength = Field(
         default=Duration(30 * 86_400_000), description="event time that observations and pairs are kept"
     )
-    retention_blocks: int = Field(
-        default=1_000_000, ge=1_000, description="most blocks that are kept in a partition"
-    )
-    snapshot_every: int = Field(
-        default=20_000, ge=100, description="observations of a partition between two snapshots"
-    )
+    retention_blocks: int = Field(default=1_000_000, ge=1_000, description="most blocks that are kept in a partition")
+    snapshot_every: int = Field(default=20_000, ge=100, description="observations of a partition between two snapshots")
 
 
 class NetworkSettings(Section):
@@ -200,9 +188,7 @@ class NetworkSettings(Section):
     about: ClassVar[str] = "The network that `killick fit` builds; versions that exist keep their own."
 
     cell: Literal["lstm", "gru"] = Field(default="lstm", description="kind of recurrent cell")
-    units: Units = Field(
-        default=(32,), min_length=1, max_length=8, description="units of each layer, the lowest first"
-    )
+    units: Units = Field(default=(32,), min_length=1, max_length=8, description="units of each layer, the lowest first")
     form: Literal["correction", "plain"] = Field(
         default="correction", description="forecasts are corrections to the last value, or plain values"
     )
@@ -240,23 +226,15 @@ class TrainingSettings(Section):
         description="how the rate falls: not, to 5 % along a cosine, or as 1/(1 + epoch/8)",
     )
     clip_norm: float = Field(default=1.0, ge=1e-6, le=1e6, description="limit of the gradient's norm")
-    loss: Literal["huber", "mae", "mse"] = Field(
-        default="huber", description="loss on scaled errors; Huber's δ is 1"
-    )
-    segments: int = Field(
-        default=8, ge=1, le=1_024, description="stretches that each series is cut into, side by side"
-    )
+    loss: Literal["huber", "mae", "mse"] = Field(default="huber", description="loss on scaled errors; Huber's δ is 1")
+    segments: int = Field(default=8, ge=1, le=1_024, description="stretches that each series is cut into, side by side")
     chunk: int = Field(default=48, ge=2, le=4_096, description="steps between two updates of the weights")
-    burn_in_chunks: int = Field(
-        default=1, ge=0, le=64, description="first chunks of a stretch that update nothing"
-    )
+    burn_in_chunks: int = Field(default=1, ge=0, le=64, description="first chunks of a stretch that update nothing")
     batch_lanes: int = Field(
         default=256, ge=1, le=65_536, description="most stretches that one update looks at, side by side"
     )
     dropout: float = Field(default=0.0, ge=0, le=0.9, description="share of a layer's inputs left out")
-    recurrent_dropout: float = Field(
-        default=0.0, ge=0, le=0.9, description="share of a layer's state left out"
-    )
+    recurrent_dropout: float = Field(default=0.0, ge=0, le=0.9, description="share of a layer's state left out")
     l2: float = Field(default=0.0, ge=0, le=1, description="weight of the squared weights in the loss")
     validation: float = Field(
         default=0.15, gt=0, lt=0.5, description="share of the span that stops training, after it in time"

@@ -45,9 +45,7 @@ def fresh_file() -> str:
         for name, field in kind.model_fields.items():
             lines.append(f"# {field.description}\n")
             key = f"{section}.{name}"
-            lines.append(
-                f"# {variable(key)}=…\n" if key in SECRETS else f"{name} = {toml_value(field.default)}\n"
-            )
+            lines.append(f"# {variable(key)}=…\n" if key in SECRETS else f"{name} = {toml_value(field.default)}\n")
     return "".join(lines)
 
 
@@ -58,9 +56,7 @@ def in_force(loaded: Loaded) -> str:
         if not lines or f"[{section}]" not in lines:
             lines.append(f"[{section}]")
         origin = loaded.origins[f"{section}.{name}"]
-        lines.append(
-            f"{name} = {toml_value(value)}  # {origin}" if value is not None else f"# {name} is not set"
-        )
+        lines.append(f"{name} = {toml_value(value)}  # {origin}" if value is not None else f"# {name} is not set")
     settings = loaded.settings
     derived = (
         f"# derived: consumer group {settings.kafka_group}; a period of {settings.period_steps}, "
@@ -74,13 +70,9 @@ def in_force_rows(loaded: Loaded) -> list[dict[str, Any]]:
     rows = []
     for section, name, value in _values(loaded):
         key = f"{section}.{name}"
-        shown = (
-            "***" if isinstance(value, SecretStr) else masked(str(value)) if isinstance(value, str) else value
-        )
+        shown = "***" if isinstance(value, SecretStr) else masked(str(value)) if isinstance(value, str) else value
         shown = str(shown) if isinstance(shown, Duration) else shown
-        rows.append(
-            {"setting": key, "value": shown, "origin": loaded.origins[key], "variable": variable(key)}
-        )
+        rows.append({"setting": key, "value": shown, "origin": loaded.origins[key], "variable": variable(key)})
     return rows
 
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 LIBS = Path(__file__).parents[2] / ".kafka" / "libs"
 START_S = 90.0
 MISSING = (
-    "needs Apache Kafka: install Java 17 and Maven (apt-get install openjdk-17-jre-headless maven), "
-    "then `make test`"
+    "needs Apache Kafka: install Java 17 and Maven (apt-get install openjdk-17-jre-headless maven), then `make test`"
 )
 
 _PROPERTIES = """\

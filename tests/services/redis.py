@@ -54,9 +54,7 @@ class RedisServer:
         }
         config = self.directory / "server.conf"
         config.write_text("".join(f"{name} {value}\n" for name, value in lines.items()), encoding="utf-8")
-        self.process = Child(
-            Path(binary).name, [binary, str(config)], self.directory / "server.log", self.directory
-        )
+        self.process = Child(Path(binary).name, [binary, str(config)], self.directory / "server.log", self.directory)
 
     @property
     def url(self) -> str:

@@ -100,9 +100,7 @@ def test_doctor_finds_creates_and_tests(
 ) -> None:
     """Missing topics fail, --create-topics creates them, and this machine's bits are tested."""
     monkeypatch.chdir(tmp_path)
-    names = {
-        name: f"doctor-{tmp_path.name}-{name}" for name in ("observations", "predictions", "dead_letters")
-    }
+    names = {name: f"doctor-{tmp_path.name}-{name}" for name in ("observations", "predictions", "dead_letters")}
     environment = {
         "KILLICK_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
         "KILLICK_REDIS__URL": redis_server.url,

@@ -89,9 +89,7 @@ def _produce(servers: str) -> None:
     admin.close()
     producer = KafkaProducer(bootstrap_servers=servers)
     sent = [
-        producer.send(
-            "observations", b"%d" % i, partition=i % 2, headers=[("h", b"\x00\xff")], timestamp_ms=1_000 + i
-        )
+        producer.send("observations", b"%d" % i, partition=i % 2, headers=[("h", b"\x00\xff")], timestamp_ms=1_000 + i)
         for i in range(COUNT)
     ]
     producer.flush()

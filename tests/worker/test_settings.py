@@ -55,9 +55,7 @@ def test_the_file_in_this_folder_is_found(tmp_path: Path) -> None:
     assert load().settings.model.horizon == 5
 
 
-def test_environment_wins_over_file_wins_over_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_wins_over_file_wins_over_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable overrides one setting of a section and leaves its neighbours to the file."""
     monkeypatch.setenv("KILLICK_MODEL__HORIZON", "7")
     monkeypatch.setenv("KILLICK_MODEL__FEATURES", "temp, dewp")
@@ -197,9 +195,7 @@ def test_the_fresh_file_says_what_the_defaults_are(tmp_path: Path) -> None:
 
 def test_what_is_in_force_reads_back_the_same(tmp_path: Path) -> None:
     """What `config show` prints is TOML of the same settings, and names each origin."""
-    found = loaded(
-        tmp_path, '[model]\nname = "öl"\n'.replace("öl", "oil") + "[network]\nseason_lags = [1, 2]\n"
-    )
+    found = loaded(tmp_path, '[model]\nname = "öl"\n'.replace("öl", "oil") + "[network]\nseason_lags = [1, 2]\n")
     shown = settings_text.in_force(found)
     assert "season_lags = [1, 2]  # file" in shown
     assert loaded(tmp_path, shown).settings == found.settings
