@@ -27,9 +27,7 @@ def test_a_server_that_fails_says_how_its_log_ends(tmp_path: Path) -> None:
 
 def test_a_server_that_is_never_ready_is_killed(tmp_path: Path) -> None:
     """A command that is not ready in time is an error, and nothing of it stays."""
-    child = Child(
-        "sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", tmp_path
-    )
+    child = Child("sleeper", [sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "log", tmp_path)
     with pytest.raises(ServiceUnreachable, match="not ready within"):
         child.start(lambda: False, timeout_s=0.3)
     assert child.pid > 0
