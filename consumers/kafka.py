@@ -160,6 +160,7 @@ class Source:
         Raises:
             OffsetOutOfLog: retention overtook a partition, or its topic was replaced.
         """
+        self._unblock()
         try:
             found = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         except kafka_errors.OffsetOutOfRangeError as error:
@@ -247,6 +248,17 @@ class Source:
             except kafka_errors.KafkaError as error:
                 log.warning("the group's offset could not be committed (%s); the ledger has it", error)
         self._consumer.close(autocommit=False, timeout_ms=LOOKUP_TIMEOUT_MS)
+
+    def _unblock(self) -> None:
+        """Let the client look at the records that it put aside while their partition was paused.
+
+        kafka-python 3.0.12 looks at them only while its slot for the records in line is None, but leaves a drained
+        object there; a partition with records put aside is not fetched either, so it would stand still for good
+        (kafka/consumer/fetcher.py, `fetched_records`). Both belong to the thread that polls.
+        """
+        fetcher = self._consumer._fetcher  # noqa: SLF001
+        if not fetcher._next_partition_records:  # noqa: SLF001
+            fetcher._next_partition_records = None  # noqa: SLF001
 
     def _hold(self, partitions: Iterable[TopicPartition]) -> None:
         """Keep partitions from being fetched before `start`: any position will do, as they are paused."""
