@@ -18,7 +18,7 @@ SHARE_S = 0.05
 
 @contextmanager
 def feeding(stack: Stack, messages: Iterable[Message], per_second: int) -> Iterator[threading.Event]:
-    """Send from a thread as long as the block runs, and then the rest at once; the event stops it early."""
+    """Send from a thread as long as the block runs; the event stops it early."""
     enough = threading.Event()
     remaining = iter(messages)
     failures: list[BaseException] = []
@@ -44,4 +44,3 @@ def feeding(stack: Stack, messages: Iterable[Message], per_second: int) -> Itera
         thread.join()
     if failures:
         raise failures[0]
-    stack.send(remaining)

@@ -69,6 +69,7 @@ class ConsumerProcess:
             *(f"{name}={value}" for name, value in given.items()),
             *stack.words("consumer", *words),
         ]
+        self.told_to_end = False
         self._child = Child(f"consumer {number}", command, self.log, ROOT)
         self._child.start(lambda: self._child.logged('"action":"serving"') or not self.running, START_S)
 
@@ -79,10 +80,12 @@ class ConsumerProcess:
 
     def kill(self) -> None:
         """SIGKILL."""
+        self.told_to_end = True
         self._child.kill()
 
     def stop(self, patience_s: float = 20.0) -> int:
         """SIGTERM; the exit code."""
+        self.told_to_end = True
         self._child.stop(patience_s)
         return self.exit_code
 
@@ -96,6 +99,7 @@ class ConsumerProcess:
 
     def ended(self, timeout_s: float = START_S) -> int:
         """The exit code of a process that ends by itself."""
+        self.told_to_end = True
         wait(lambda: not self.running, timeout_s, f"{self._child.name} to end")
         return self.exit_code
 
@@ -246,7 +250,12 @@ class Stack:
     def send(self, messages: Iterable[Message], topic: str | None = None) -> int:
         """Send records and return when the broker has them; how many."""
         if self._producer is None:
-            self._producer = KafkaProducer(bootstrap_servers=self.servers, linger_ms=5, max_request_size=2_000_000)
+            self._producer = KafkaProducer(
+                bootstrap_servers=self.servers,
+                linger_ms=5,
+                max_request_size=2_000_000,
+                reconnect_backoff_max_ms=500,
+            )
         topic = topic or self.settings.kafka.observations
         sent = [
             self._producer.send(topic, value=m.value, key=m.key, headers=list(m.headers), timestamp_ms=m.timestamp_ms)
@@ -303,11 +312,11 @@ class Stack:
         wait(lambda: self.progress() >= records, timeout_s, lambda: f"{records}, now {self.progress()}", 0.003)
 
     def alive(self) -> None:
-        """Fail if the consumer that was started last has ended by itself."""
-        if self.processes and not self.processes[-1].running:
-            last = self.processes[-1]
-            tail = "\n".join(last.log.read_text(errors="replace").splitlines()[-5:])
-            raise AssertionError(f"the consumer ended with {last.exit_code}:\n{tail}")
+        """Fail if a consumer has ended by itself."""
+        for process in self.processes:
+            if not process.told_to_end and not process.running:
+                tail = "\n".join(process.log.read_text(errors="replace").splitlines()[-5:])
+                raise AssertionError(f"a consumer ended with {process.exit_code}:\n{tail}")
 
     def logs(self, lines: int = 15) -> str:
         """The ends of the processes' logs."""

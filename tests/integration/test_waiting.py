@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from consumers.ledger import Ledger
 from tests.integration.feeding import feeding
 from tests.integration.harness import ConsumerProcess, Stack, wait
 from tests.integration.oracle import check, load_version
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import NewKafka, NewRedis
-    from tests.integration.conftest import NewStack
     from tests.services.kafka import KafkaBroker
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -212,23 +210,3 @@ def test_records_deleted_before_they_were_read_are_counted(
         stops(stack, process)
         assert stack.ledger(0).counters()["lost_records"] == second // 2
         assert stack.heads()[0].next == first + second  # type: ignore[union-attr]
-
-
-def test_partition_that_a_stranger_took_is_taken_again(new_stack: NewStack) -> None:
-    """A zombie takes a ledger with its last breath: the consumer stops writing, says so, and then goes on."""
-    stack = new_stack(SETTINGS, partitions=1)
-    stack.register()
-    process = stack.consumer()
-    process.ready()
-    with feeding(stack, troubled(9, 20, 200), 1_000):
-        stack.reach(500)
-        head = stack.heads()[0]
-        assert head is not None
-        zombie = Ledger(stack.redis, stack.model, 0, token="zombie")
-        zombie.take(start=0, form=head.form, topic_id=head.topic_id, partitions=1, chunk_slots=head.chunk_slots)
-        waits_for(process, "[0]")
-        assert stack.heads()[0].token == "zombie"  # type: ignore[union-attr]
-        process.ready()
-    stack.done()
-    stops(stack, process)
-    check(stack, load_version(stack))
