@@ -124,7 +124,7 @@ local function trim(keys, args)
   local needs = redis.call('HVALS', keys[3])
   if #needs == 0 then return {'ok', 0} end
   for _, offset in ipairs(needs) do least = math.min(least, tonumber(offset)) end
-  return {'ok', redis.call('XTRIM', keys[2], 'MINID', '~', string.format('%.0f-0', least + 1))}
+  return {'ok', redis.call('XTRIM', keys[2], 'MINID', string.format('%.0f-0', least + 1))}
 end
 
 redis.register_function('killick_v1_take', take)

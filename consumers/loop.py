@@ -8,6 +8,7 @@ goes on being called, so that the group keeps this member. Redis or Kafka away m
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections import Counter, deque
@@ -20,12 +21,14 @@ from consumers.ledger import Commit, Refused
 from consumers.snapshots import encode_chunk
 from consumers.stream import Admitted, Folded, admit, fold
 from models.errors import FencedError, OffsetConflict, ServiceUnreachable
+from models.scaling import NO_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from consumers.holding import Holding, Limits, Opener
     from consumers.observer import Observer
+    from models.blocks import Block
 
 BLOCK_BYTES = 1_200_000  # of records and what follows from them: a commit stays below the ledger's limit
 RECORD_OVERHEAD_BYTES = 96
@@ -39,8 +42,8 @@ OFFSETS_EVERY_S = 1.0
 FENCED_S = 5.0  # by then a consumer that was given up has heard of it: who is still assigned may take again
 SILENCE_S = 3.0  # without records for so long, the broker is asked whether it is there
 WAITING_SNAPSHOTS = 64
-TRIM_EVERY = 256  # commits
-TRIM_READ = 16  # blocks looked at in one pass
+TRIM_EVERY = 32  # commits
+TRIM_READ = 64  # blocks that may go in one pass: more than came since the last
 
 log = logging.getLogger(__name__)
 
@@ -375,17 +378,19 @@ class Consumer:
 
     def _trim(self, holding: Holding) -> None:
         """Let go of blocks beyond the retention, as far as nothing needs them."""
-        limits, wanted = self._limits, -1
-        excess = holding.ledger.block_count() - limits.retention_blocks
-        for i, block in enumerate(holding.ledger.first_blocks(TRIM_READ)):
-            old = bool(limits.retention_steps) and len(block) > 0
-            old = old and int(block.step.max()) < holding.newest_step - limits.retention_steps
-            if i >= excess and not old:
-                break
-            wanted = block.end
-        wanted = min(wanted, holding.plan.least())
-        if wanted > 0:
-            holding.ledger.trim(wanted)
+        ledger, limits = holding.ledger, self._limits
+        excess = ledger.block_count() - limits.retention_blocks
+        oldest_kept = holding.newest_step - limits.retention_steps if limits.retention_steps else NO_STEP
+
+        def may_go(number: int, block: Block) -> bool:
+            return number < excess or len(block) == 0 or int(block.step.max()) < oldest_kept
+
+        if not all(may_go(0, block) for block in ledger.first_blocks(1)):
+            return
+        going = itertools.takewhile(lambda pair: may_go(*pair), enumerate(ledger.first_blocks(TRIM_READ)))
+        wanted = max((block.end for _, block in going), default=0)
+        if min(wanted, holding.plan.least()) > 0:
+            ledger.trim(min(wanted, holding.plan.least()))
 
     def _pause_or_resume(self) -> None:
         crowded = sum(h.publisher.outstanding for h in self._held.values()) > MAX_OUTSTANDING
