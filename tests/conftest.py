@@ -55,6 +55,14 @@ class NewRedis(Protocol):
         """Start a server with these settings beside the usual ones (`{"appendfsync": "always"}`)."""
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings in the environment of whoever runs the tests are not the tests'."""
+    for name in list(os.environ):
+        if name.startswith("KILLICK_") and name != "KILLICK_REQUIRE_SERVICES":
+            monkeypatch.delenv(name)
+
+
 def require(missing: str) -> None:
     """Skip the test when something is missing, or fail it where nothing may be missing."""
     if missing:
