@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from models.errors import ServiceUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 # Runs between us and the server: asks the kernel to kill it when we die (prctl(2), PR_SET_PDEATHSIG = 1, kept
@@ -39,13 +39,22 @@ class Child:
     """One server process, in a session of its own, with its output in a log file.
 
     It dies with the thread that called `start` (call it from one that stays), and at the latest at exit.
+    `environment` None hands ours on.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, cwd: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        cwd: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.log = log
         self._command = list(command)
         self._cwd = cwd
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -75,6 +84,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self._cwd,
+                env=self._environment,
                 start_new_session=True,  # Ctrl-C reaches us alone, and we stop it in order
             )
         atexit.register(self.kill)
@@ -145,9 +155,7 @@ def free_port() -> int:
     for _ in range(1000):
         port = secrets.choice(_PORTS)
         with socket.socket() as probe:
-            probe.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # as servers do: TIME_WAIT is no hindrance
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: TIME_WAIT is no hindrance
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:

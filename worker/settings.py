@@ -189,6 +189,21 @@ class Settings(BaseSettings):
         )
 
 
+class _OfFile(Settings):
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What `load` hands over from the file, and nothing else."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+
 @dataclass(frozen=True)
 class Loaded:
     """Settings with where each came from: `origins["model.horizon"]` is default, file or environment."""
@@ -201,9 +216,7 @@ class Loaded:
 def sections() -> dict[str, type[Section]]:
     """The sections by name, in their order."""
     found = {name: field.annotation for name, field in Settings.model_fields.items()}
-    return {
-        name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, Section)
-    }
+    return {name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, Section)}
 
 
 def keys() -> tuple[str, ...]:
@@ -216,8 +229,13 @@ def variable(key: str) -> str:
     return PREFIX + key.replace(".", "__").upper()
 
 
-def load(path: str | Path | None = None) -> Loaded:
-    """The settings of the file and the environment.
+def environment_without_settings() -> dict[str, str]:
+    """The environment for a process of ours that must see no setting but those of its file."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
+
+
+def load(path: str | Path | None = None, *, environment: bool = True) -> Loaded:
+    """The settings of the file and the environment (of the file alone, if `environment` is false).
 
     `path` None means ./killick.toml if it is there, else the defaults.
 
@@ -227,13 +245,13 @@ def load(path: str | Path | None = None) -> Loaded:
     chosen = _choose(path)
     content = _read_toml(chosen) if chosen else {}
     from_environment = {
-        name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)
+        name.upper(): value for name, value in os.environ.items() if environment and name.upper().startswith(PREFIX)
     }
     problems = [*_unknown_in_file(content), *_secrets_in_file(content), *_unknown_variables(from_environment)]
     _refuse(problems, chosen)
     origins = {key: _origin(key, content, from_environment) for key in keys()}
     try:
-        settings = Settings(**content)
+        settings = (Settings if environment else _OfFile)(**content)
     except ValidationError as error:
         _refuse(_impossible(error, origins), chosen)
         raise
@@ -281,19 +299,13 @@ def _unknown_in_file(content: Mapping[str, Any]) -> Iterator[str]:
     for section, entries in content.items():
         if section not in known:
             owners = [key for key in keys() if key.endswith(f".{section}")]
-            cure = (
-                f"it belongs under a heading: {' or '.join(owners)}"
-                if owners
-                else _nearest(section, tuple(known))
-            )
+            cure = f"it belongs under a heading: {' or '.join(owners)}" if owners else _nearest(section, tuple(known))
             yield f"{section!r} is not a section: {cure}"
         elif not isinstance(entries, dict):
             yield f"{section!r} is a section, not a value: write [{section}] on a line and its settings below"
         else:
             for name in set(entries) - set(known[section].model_fields):
-                nearest = _nearest(
-                    f"{section}.{name}", tuple(key for key in keys() if key.startswith(f"{section}."))
-                )
+                nearest = _nearest(f"{section}.{name}", tuple(key for key in keys() if key.startswith(f"{section}.")))
                 yield f"{section}.{name} is not a setting: {nearest}"
 
 
