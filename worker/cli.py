@@ -23,6 +23,7 @@ FAILED = 1
 
 # name -> (module, attribute, line of help). The module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("worker.cli_demo", "demo", "See it work: a year of weather, on embedded servers."),
     "config": ("worker.cli_config", "config", "Write, check and show the settings."),
     "doctor": ("worker.cli_doctor", "doctor", "Check settings, services and this machine."),
     "produce": ("worker.cli_history", "produce", "Send a file of observations to Kafka."),
@@ -81,9 +82,7 @@ def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> N
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     help="Least level that is logged, before the setting log.level (KILLICK_LOG__LEVEL).",
 )
-@click.option(
-    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version."
-)
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
 @click.pass_context
 def killick(ctx: click.Context, config: str | None, log_level: str | None) -> None:
     """Forecasts for streams: observations from Kafka in, forecasts of an LSTM out, its memory never reset.

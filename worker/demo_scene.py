@@ -1,0 +1,145 @@
+"""What the demo knows at a moment: filled by its watcher, shown by its views, and its result at the end."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from worker.scoring import Score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.scaling import SeriesForm
+    from worker.scoring import Compared
+
+Stage = Literal["starting", "fitting", "streaming", "closing", "done"]
+Mood = Literal["plain", "good", "bad"]
+RATE_S = 3.0  # the span that a rate is taken over
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth a line; `at` is when, in words: event time where it has one."""
+
+    at: str
+    text: str
+    mood: Mood = "plain"
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The newest forecast of a series, as a reader of the predictions topic has it."""
+
+    issued_at: str
+    values: tuple[float | None, ...]
+
+
+@dataclass
+class Scene:
+    """Everything that is shown; times in seconds are the monotonic clock's."""
+
+    form: SeriesForm
+    horizon: int
+    began_s: float
+    total: int = 0  # records that will be sent
+    first_ms: int = 0  # event time of the stream's first observation, and of its last
+    last_ms: int = 1
+    stage: Stage = "starting"
+    fit_lines: list[str] = field(default_factory=list)
+    sent: int = 0
+    feed_note: str = ""  # what the producer waits for
+    consumer_note: str = ""  # what the consumer does, or waits for
+    committed: int = 0  # records that the ledgers have answered for
+    published: int = 0  # records up to the published marks
+    series: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    score: Score | None = None
+    weeks: dict[int, Score] = field(default_factory=dict)
+    now_ms: int = 0  # event time of the newest observation that was forecast
+    values: dict[str, float] = field(default_factory=dict)  # the newest target by series
+    latest: dict[str, Latest] = field(default_factory=dict)
+    read: int = 0  # forecasts in the predictions topic, each counted once
+    again: int = 0  # messages that came again with the same bytes, as they may after a kill
+    differing: int = 0  # messages that came again with other bytes: must stay 0
+    letters: int = 0  # records in the dead-letter topic, each counted once
+    versions: tuple[int, ...] = ()
+    kills: int = 0
+    opened: int = 0  # times that a consumer took a partition up
+    events: list[Event] = field(default_factory=list)
+    _rates: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def say(self, text: str, *, at: str = "", mood: Mood = "plain") -> None:
+        """Add an event."""
+        self.events.append(Event(at, text, mood))
+
+    @property
+    def lag(self) -> int:
+        """Records that were sent and are not in a ledger yet."""
+        return max(0, self.sent - self.committed)
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Refused records by reason."""
+        found = {name: n for name, n in self.counters.items() if name.startswith("refused.")}
+        return {name.removeprefix("refused."): n for name, n in sorted(found.items()) if n}
+
+    @property
+    def share(self) -> float:
+        """How much of the stream's event time is done, 0 … 1."""
+        return min(1.0, max(0.0, (self.now_ms - self.first_ms) / max(1, self.last_ms - self.first_ms)))
+
+    def count(self, name: str) -> int:
+        """One of the ledgers' counters."""
+        return self.counters.get(name, 0)
+
+    def rate(self, now_s: float) -> float:
+        """Observations a second over the last few seconds."""
+        self._rates.append((now_s, self.count("observations")))
+        while len(self._rates) > 2 and now_s - self._rates[0][0] > RATE_S:
+            self._rates.popleft()
+        (begin_s, before), (end_s, after) = self._rates[0], self._rates[-1]
+        return max(0, after - before) / (end_s - begin_s) if end_s > begin_s else 0.0
+
+    def result(self, seconds: float) -> dict[str, Any]:
+        """What `killick demo --json` prints."""
+        score = self.score or Score.none(self.horizon)
+        return {
+            "observations": self.count("observations"),
+            "forecasts": self.count("forecasts"),
+            "pairs": self.count("pairs"),
+            "dead_letters": sum(self.refused.values()),
+            "dead_letters_by_reason": self.refused,
+            "duplicates": self.count("duplicates"),
+            "gaps_bridged": self.count("gaps_bridged"),
+            "resets": self.count("series_resets"),
+            "skill": {
+                "persistence": _skill(score.persistence),
+                "seasonal_naive": _skill(score.seasonal),
+            },
+            "versions": list(self.versions),
+            "sent": self.sent,
+            "series": self.series,
+            "predictions_read": self.read,
+            "predictions_again": self.again,
+            "predictions_differing": self.differing,
+            "dead_letters_read": self.letters,
+            "kills": self.kills,
+            "seconds": round(seconds, 1),
+        }
+
+
+def _skill(compared: Compared) -> dict[str, Any]:
+    return {"mean": _number(compared.mean), "by_lead": [_number(x) for x in compared.by_lead.tolist()]}
+
+
+def _number(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None
+
+
+def shown_leads(horizon: int) -> Sequence[int]:
+    """The leads that there is room for: a few, and the last one."""
+    return sorted({*(k for k in (1, 2, 3, 6, 12, 18) if k < horizon), horizon})

@@ -1,0 +1,300 @@
+"""How the demo looks: a live view on a terminal, plain lines elsewhere, and what is said at its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from models.times import rfc3339
+from worker.demo_scene import Event, Scene, shown_leads
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import RenderableType
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+STATUS_EVERY_S = 5.0
+FIT_EVERY = 10  # epochs between two lines
+TOP_ROWS = 9
+SMALL_ROWS = 2  # lines that are kept for small gaps
+STYLES = {"plain": "", "good": "green", "bad": "yellow"}
+STAGES = {
+    "starting": "starting the servers",
+    "fitting": "fitting the first version",
+    "streaming": "streaming",
+    "closing": "closing",
+    "done": "done",
+}
+
+
+class View(Protocol):
+    """Shows scenes as they come."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def show(self, scene: Scene) -> None:
+        """Show what is new."""
+
+
+class PlainView:
+    """A line for each event, and one now and then on how it stands."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._events = self._fit = 0
+        self._stage = ""
+        self._said_s = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def show(self, scene: Scene) -> None:
+        """Print what is new."""
+        now_s = time.monotonic()
+        if scene.stage != self._stage:
+            self._stage = scene.stage
+            self._print(scene, STAGES[scene.stage])
+        for line in scene.fit_lines[self._fit :]:
+            if _worth_a_line(line):
+                print(f"  fit | {line}", file=self._stream, flush=True)
+        self._fit = len(scene.fit_lines)
+        for event in scene.events[self._events :]:
+            self._print(scene, f"{event.at}  {event.text}" if event.at else event.text)
+        self._events = len(scene.events)
+        if scene.stage == "streaming" and now_s - self._said_s > STATUS_EVERY_S:
+            self._said_s = now_s
+            self._print(scene, _status(scene, now_s))
+
+    def _print(self, scene: Scene, text: str) -> None:
+        print(f"{time.monotonic() - scene.began_s:5.1f} s  {text}", file=self._stream, flush=True)
+
+
+def _worth_a_line(line: str) -> bool:
+    epoch = line.removeprefix("training: ").split(" ", 1)[0]
+    return not line.startswith("training: ") or (epoch.isdigit() and int(epoch) % FIT_EVERY == 0)
+
+
+def _status(scene: Scene, now_s: float) -> str:
+    score = scene.score.persistence.mean if scene.score else math.nan
+    return (
+        f"{_day(scene)}: {scene.sent:,} of {scene.total:,} sent, {scene.count('forecasts'):,} forecast "
+        f"({scene.rate(now_s):,.0f}/s), lag {scene.lag:,}, skill {_signed(score)}"
+    )
+
+
+class LiveView:
+    """A page that is drawn anew a few times a second."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, scene: Scene) -> None:
+        """Draw the page."""
+        now_s = time.monotonic()
+        self._live.update(page(scene, now_s, self._console.width, self._console.height - 1), refresh=True)
+
+
+def page(scene: Scene, now_s: float, width: int, height: int) -> RenderableType:
+    """The whole page, `height` lines of it."""
+    parts: list[RenderableType] = [_title(scene, now_s, width)]
+    if scene.stage in ("starting", "fitting"):
+        waiting = [f"producer  {scene.feed_note or 'not started'}", f"consumer  {scene.consumer_note or 'starting'}"]
+        parts.append(_panel("who waits", waiting))
+        rows = height - 1 - len(waiting) - 2 - 2
+        lines = _calm(scene.fit_lines)[-rows:]
+        parts.append(_panel("killick fit, on the first eight weeks", lines + [""] * (rows - len(lines))))
+        return Group(*parts)
+    top = Table.grid(expand=True)
+    top.add_column(ratio=10)
+    top.add_column(ratio=11)
+    top.add_row(_panel("the stream", _numbers(scene, now_s)), _panel("skill against persistence", _skill(scene, width)))
+    parts += [top, _weeks(scene, width), _panel("newest forecasts, °F", _forecasts(scene))]
+    room = height - 1 - (TOP_ROWS + 2) - 1 - (len(scene.latest) + 3) - 2
+    if room > 0:
+        events = [
+            Text(f"{event.at}  {event.text}" if event.at else event.text, style=STYLES[event.mood])
+            for event in _notable(scene.events, room)
+        ]
+        parts.append(_panel("events", events + [Text("")] * (room - len(events))))
+    return Group(*parts)
+
+
+def _notable(events: list[Event], room: int) -> list[Event]:
+    """The newest events for `room` lines; small gaps only take the lines that are left, or the last ones."""
+    small = [i for i, event in enumerate(events) if event.at and event.mood == "plain"]
+    others = sorted(set(range(len(events))) - set(small))[-max(1, room - SMALL_ROWS) :]
+    return [events[i] for i in sorted([*small[-(room - len(others)) :], *others])]
+
+
+def _calm(lines: list[str]) -> list[str]:
+    """The lines of a fit with only the newest line of its progress."""
+    progress = [i for i, line in enumerate(lines) if line.startswith("training: ")]
+    dropped = set(progress[:-1])
+    return [line for i, line in enumerate(lines) if i not in dropped]
+
+
+def _panel(title: str, lines: RenderableType | list[Any]) -> Panel:
+    if isinstance(lines, list):
+        texts = [line if isinstance(line, Text) else Text(line) for line in lines]
+        for text in texts:
+            text.no_wrap, text.overflow = True, "ellipsis"
+        lines = Group(*texts)
+    return Panel(lines, title=title, title_align="left", border_style="dim", padding=(0, 1))
+
+
+def _title(scene: Scene, now_s: float, width: int) -> RenderableType:
+    line = Table.grid(expand=True, padding=(0, 1))
+    line.add_column(no_wrap=True)
+    line.add_column(ratio=1)
+    line.add_column(no_wrap=True, justify="right")
+    line.add_row(
+        Text.assemble(("killick demo", "bold"), f"  {STAGES[scene.stage]}"),
+        ProgressBar(total=1.0, completed=scene.share, width=None if width > 60 else 10),
+        f"{_day(scene)}  {now_s - scene.began_s:4.0f} s",
+    )
+    return line
+
+
+def _numbers(scene: Scene, now_s: float) -> RenderableType:
+    refused = sum(scene.refused.values())
+    version = f"version {scene.versions[-1]}" if scene.versions else "no version"
+    rows = [
+        ("sent", f"{scene.sent:,} of {scene.total:,}"),
+        ("forecast", f"{scene.count('forecasts'):,} by {version}"),
+        ("rate", f"{scene.rate(now_s):,.0f} a second"),
+        ("lag", f"{scene.lag:,} records"),
+        ("pairs", f"{scene.count('pairs'):,}"),
+        ("gaps", f"{scene.count('gaps_bridged'):,} bridged, {scene.count('series_resets'):,} resets"),
+        ("duplicates", f"{scene.count('duplicates'):,} dropped"),
+        ("refused", f"{refused:,}; {scene.letters:,} dead letters"),
+        ("consumer", scene.consumer_note or _running(scene)),
+    ]
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _running(scene: Scene) -> str:
+    return f"runs; killed once, {scene.again:,} sent again" if scene.kills else "runs"
+
+
+def _skill(scene: Scene, width: int) -> RenderableType:
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(style="dim", no_wrap=True, justify="right")
+    table.add_column(no_wrap=True, ratio=1)
+    table.add_column(no_wrap=True, justify="right")
+    by_lead = scene.score.persistence.by_lead if scene.score else None
+    room = max(8, width // 2 - 20)
+    for lead in shown_leads(scene.horizon):
+        value = float(by_lead[lead - 1]) if by_lead is not None else math.nan
+        table.add_row(f"{lead} h", _bar(value, room), _signed(value))
+    mean = scene.score.persistence.mean if scene.score else math.nan
+    seasonal = scene.score.seasonal.mean if scene.score else math.nan
+    table.add_row("mean", _bar(mean, room), Text(_signed(mean), style="bold"))
+    table.add_row("", Text("against seasonal naive", style="dim"), _signed(seasonal))
+    return table
+
+
+def _bar(value: float, room: int) -> Text:
+    """A bar from 0 to 1; a negative skill is said by the number alone."""
+    if not math.isfinite(value) or value <= 0:
+        return Text("")
+    whole, part = divmod(round(min(1.0, value) * room * 8), 8)
+    return Text("█" * whole + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[part], style="cyan")
+
+
+def _weeks(scene: Scene, width: int) -> Text:
+    """One sign a week; a week in which persistence was the better one is red."""
+    line = Text(" skill by week ", style="dim", no_wrap=True, overflow="ellipsis")
+    for week in sorted(scene.weeks)[-(width - 24) :]:
+        value = scene.weeks[week].persistence.mean
+        if not math.isfinite(value):
+            line.append(" ")
+        elif value < 0:
+            line.append(BLOCKS[0], style="red")
+        else:
+            line.append(BLOCKS[min(len(BLOCKS) - 1, int(value * len(BLOCKS)))], style="cyan")
+    return line
+
+
+def _forecasts(scene: Scene) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    leads = [k for k in (1, 3, 6, 12, 24) if k <= scene.horizon]
+    for heading in ("", "issued at", "now", *(f"+{k} h" for k in leads)):
+        table.add_column(heading, justify="right" if heading not in ("", "issued at") else "left", no_wrap=True)
+    table.add_row("", *(Text(str(column.header), style="dim") for column in table.columns[1:]))
+    for series, latest in sorted(scene.latest.items()):
+        values = [latest.values[k - 1] for k in leads]
+        table.add_row(
+            series,
+            latest.issued_at[:16],
+            f"{scene.values.get(series, math.nan):.0f}",
+            *(f"{value:.0f}" if value is not None else "-" for value in values),
+        )
+    return table
+
+
+def _day(scene: Scene) -> str:
+    return rfc3339(max(scene.now_ms, scene.first_ms))[:10] if scene.first_ms else ""
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}" if math.isfinite(value) else "-"
+
+
+def summary(scene: Scene, seconds: float) -> str:
+    """What happened, in a few lines, and what to do next."""
+    accepted, repeated, refused = scene.count("observations"), scene.count("duplicates"), sum(scene.refused.values())
+    same = f"{scene.differing:,} WITH OTHER BYTES" if scene.differing else "all with the same bytes"
+    facts = {
+        "nothing lost": f"{scene.sent:,} sent = {accepted:,} accepted + {repeated} duplicate + {refused} refused",
+        "nothing twice": f"{scene.read:,} forecasts published; after the kill {scene.again:,} came again, {same}",
+        "gaps": f"{scene.count('gaps_bridged')} bridged; {scene.count('series_resets')} too long: a series began anew",
+    }
+    if scene.score is not None:
+        against, seasonal = scene.score.persistence, scene.score.seasonal
+        by_lead = against.by_lead
+        leads = ", ".join(f"{k} h {_signed(float(by_lead[k - 1]))}" for k in shown_leads(scene.horizon))
+        facts["skill"] = f"{_signed(against.mean)} against persistence, {_signed(seasonal.mean)} against seasonal naive"
+        facts["by lead"] = leads
+    head = (
+        f"{accepted:,} observations at {scene.series} airports, each answered with a forecast "
+        f"of {scene.horizon} hours, in {seconds:.0f} s"
+    )
+    lines = ["", head, *(f"  {name:<13}  {fact}" for name, fact in facts.items())]
+    return "\n".join([*lines, "", *NEXT])
+
+
+NEXT = (
+    "Next, with a Kafka and a Redis of your own:",
+    "  killick config init             write killick.toml: name features, target, interval",
+    "  killick doctor --create-topics  check settings, services and this machine",
+    "  killick fit FILE                train the first version on your history",
+    "  killick consumer                forecast, as long as it runs",
+    "  killick produce FILE            send recorded observations to try it",
+)
