@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import pytest
 import redis as redis_client
+from hypothesis import HealthCheck, settings
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from tests.services import kafka as kafka_service
@@ -21,6 +22,10 @@ from tests.services.redis import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("killick", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("killick")
 
 _SERVICES = {
     "kafka",

@@ -172,6 +172,7 @@ REFUSED: list[tuple[Reason, str, Record]] = [
     ("key-mismatch", "series is 'a', the record's key says 'b'", Record(body(), b"b")),
     ("key-mismatch", "series is '', the record's key says 'b'", Record(body(rest=b'"series":"",'), b"b")),
     ("key-mismatch", "not UTF-8", Record(body(), b"\xff")),
+    ("key-mismatch", "series is 'a', the record's key says 'kkk", Record(body(), b"k" * 5_000)),
     ("bad-time", "time is missing", Record(b'{"series":"a","values":{"temp":1,"dewp":2}}')),
     ("bad-time", "time is null or missing", Record(body(b"null"))),
     ("bad-time", "time is true or false", Record(body(b"true"))),

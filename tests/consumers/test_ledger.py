@@ -417,10 +417,14 @@ def test_nothing_is_trimmed_that_is_still_needed(store: Store, model: str) -> No
 
     fill(ledger, blocks)
     assert ledger.trim(blocks) == 0
+    ledger.set_mark(100)
+    store.client.hset(f"killick:{{{model}/3}}:needs", "monitor", blocks)
+    ledger.trim(blocks)
+    assert trimmed_to(100)
     ledger.set_mark(800)
     ledger.write_snapshots([(0, 700, b"x"), (64, 750, b"y")])
-    assert ledger.trim(150) > 0
-    assert trimmed_to(150)
+    assert ledger.trim(250) > 0
+    assert trimmed_to(250)
     store.client.hset(f"killick:{{{model}/3}}:needs", "monitor", 420)
     ledger.trim(blocks)
     assert trimmed_to(420)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from consumers.stream import Partition, Seat, Version, admit, fold
@@ -418,6 +418,9 @@ def unruly(draw: st.DrawFn) -> Stream:
 
 @settings(max_examples=300)
 @given(unruly(), cut_points, st.integers(1, 2))
+@example(stream_of([("a", step, (1.0, 1.0)) for step in (2, 5, 9, 12, 2)]), [], 2)  # beyond the ring
+@example(stream_of([("a", step, (1.0, 1.0)) for step in (2, 5, 9, 12, 3)]), [3], 2)
+@example(stream_of([("a", step, (1.0, 1.0)) for step in (2, 30, 2)]), [], 2)  # before a new start
 def test_verdicts_equal_those_of_one_record_after_the_other(stream: Stream, points: list[int], max_series: int) -> None:
     """Whatever the cut: accept, duplicate, contradiction, late, history, too-many-series as judged by a plain loop."""
     expected = judge_plainly(stream, FORM, max_series)

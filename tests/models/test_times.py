@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from models.times import EARLIEST_MS, LATEST_MS, rfc3339, step_of, to_ms
@@ -16,6 +16,8 @@ times_ms = st.integers(EARLIEST_MS, LATEST_MS - 1)
 
 
 @given(times_ms, st.integers(1, 10_000_000_000))
+@example(30, 60)
+@example(-30, 60)
 def test_a_step_is_the_nearest_multiple_of_the_interval(time_ms: int, interval_ms: int) -> None:
     """No multiple is nearer; of two as near it is the later one (of an odd interval no two are)."""
     step = step_of(time_ms, interval_ms)
