@@ -93,7 +93,7 @@ class Watcher:
                 scene.consumer_note = message.removeprefix("waiting: ")
                 scene.say(f"consumer waits: {scene.consumer_note}")
             elif action in TOLD:
-                scene.consumer_note = ""
+                scene.consumer_note = "reads its ledger" if action == "started" else ""
                 scene.opened += action == "opened"
                 bad = action in {"mismatch", "hole", "lost", "rewound"}
                 scene.say(f"consumer: {message}", mood="bad" if bad else "good")
