@@ -14,6 +14,7 @@ import numpy as np
 from consumers.snapshots import restore_chunk
 from consumers.stream import Folded, Partition, Version, fold
 from models.blocks import Block, checksum
+from models.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,6 +57,11 @@ def replay(
     pending: list[Block] = []
     size = 0
     for block in ledger.blocks(after):
+        if len(block) and int(block.slot.max()) >= len(at):
+            raise LedgerError(
+                f"the block before offset {block.end} names slot {int(block.slot.max())}, there are {len(at)} series",
+                "restore Redis from a backup",
+            )
         keep = at[block.slot] <= block.start
         pending.append(block if keep.all() else block.take(keep))
         size += len(pending[-1])

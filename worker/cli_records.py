@@ -160,7 +160,8 @@ def list_letters(session: Session, reason: str | None, limit: int | None, as_jso
         if as_json:
             click.echo(json.dumps(letter_json(letter), ensure_ascii=False))
         else:
-            value = letter.value if letter.value is not None else f"base64:{letter.value_base64}"
+            encoded = f"base64:{letter.value_base64}" if letter.value_base64 is not None else "none"
+            value = letter.value if letter.value is not None else encoded
             click.echo(f"{letter.topic}[{letter.partition}]@{letter.offset}  {letter.reason}: {letter.error}")
             click.echo(f"    key {letter.key!r}, value {value[:200]}")
     if count == 0 and not as_json:
