@@ -250,15 +250,22 @@ class Source:
         self._consumer.close(autocommit=False, timeout_ms=LOOKUP_TIMEOUT_MS)
 
     def _unblock(self) -> None:
-        """Let the client look at the records that it put aside while their partition was paused.
+        """Help the client over two places where kafka-python 3.0.12 would stand still for good.
 
-        kafka-python 3.0.12 looks at them only while its slot for the records in line is None, but leaves a drained
-        object there; a partition with records put aside is not fetched either, so it would stand still for good
-        (kafka/consumer/fetcher.py, `fetched_records`). Both belong to the thread that polls.
+        1. Records of a paused partition are put aside, and looked at again only while the slot for the records in
+           line is None; but a drained object is left there, and a partition with records put aside is not fetched
+           (kafka/consumer/fetcher.py, `fetched_records`).
+        2. A join that was begun because the topic's metadata came late is forgotten when a poll returns before it
+           is through: the need for it has gone by then, and heartbeats stay off (kafka/coordinator/base.py,
+           `join_group_async`). Asking again makes the next poll await the same join.
+
+        Both are touched by the thread that polls, and by no other.
         """
         fetcher = self._consumer._fetcher  # noqa: SLF001
         if not fetcher._next_partition_records:  # noqa: SLF001
             fetcher._next_partition_records = None  # noqa: SLF001
+        if self._consumer._coordinator.rejoining:  # noqa: SLF001
+            self._consumer._coordinator.request_rejoin()  # noqa: SLF001
 
     def _hold(self, partitions: Iterable[TopicPartition]) -> None:
         """Keep partitions from being fetched before `start`: any position will do, as they are paused."""
