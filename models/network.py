@@ -66,7 +66,7 @@ class Masks(NamedTuple):
 
 
 def configure(threads: int) -> None:
-    """Pin TensorFlow to `threads` threads; to be called before its first operation.
+    """Pin TensorFlow to `threads` threads of the CPU; to be called before its first operation.
 
     Raises:
         ConfigError: TensorFlow already runs with another number.
@@ -78,6 +78,7 @@ def configure(threads: int) -> None:
     try:
         threading.set_intra_op_parallelism_threads(threads)
         threading.set_inter_op_parallelism_threads(1)
+        tf.config.set_visible_devices([], "GPU")  # equal bits are promised for one kind of processor
     except RuntimeError as error:
         raise ConfigError(
             f"TensorFlow already runs with other than {threads} threads",

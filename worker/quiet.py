@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STDERR = 2
 _NOISE = re.compile(
     rb"^(WARNING: All log messages before absl|[IW]\d{4} [\d:.]+ |\d{4}-\d\d-\d\d [\d:.]+: [IW] |"
-    rb"To enable the following instructions)"
+    rb"To enable the following instructions|E\d{4} [\d:.]+ +\d+ cuda_)"
 )
 
 
