@@ -62,7 +62,7 @@ class ConsumerProcess:
 
     def __init__(self, stack: Stack, number: int, words: Sequence[str], variables: Mapping[str, str]) -> None:
         self.port = free_port()
-        self.log = stack.directory / f"consumer-{number}.log"
+        self.log = stack.directory / f"{stack.model}-consumer-{number}.log"
         given = {"KILLICK_HTTP__PORT": str(self.port), **variables}
         command = [
             shutil.which("env") or "env",
