@@ -14,7 +14,7 @@ import statistics
 import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -54,6 +54,19 @@ ROWS = (
     Row(7, 100_000, 10_000),
 )
 QUICK = (Row(1_000, 20_000, 2_000),)
+
+
+class Pipe(Protocol):
+    """How a loop reports, and hears what comes next."""
+
+    def send(self, obj: Any, /) -> None:
+        """Report."""
+
+    def recv(self) -> Any:
+        """What comes next."""
+
+    def poll(self) -> bool:
+        """Whether anything came."""
 
 
 class Timings:
@@ -100,13 +113,13 @@ def throughput(
     """
     found = []
     for row in rows:
-        with _prepared(settings, row, say) as own:
+        with prepared(settings, row, say) as own:
             found.append(_measure(own, row, repeats, say))
     return found
 
 
 @contextmanager
-def _prepared(settings: Settings, row: Row, say: Callable[[str], None]) -> Iterator[Settings]:
+def prepared(settings: Settings, row: Row, say: Callable[[str], None]) -> Iterator[Settings]:
     """Settings with topics, a model name and a registered version of their own, and the burst in Kafka."""
     token = f"bench-{secrets.token_hex(4)}"
     kafka = {"observations": token, "predictions": f"{token}-out", "dead_letters": f"{token}-dead", "group": ""}
@@ -179,7 +192,7 @@ def _measure(own: Settings, row: Row, repeats: int, say: Callable[[str], None]) 
         name = own.model.model_copy(update={"name": f"{own.model.name}.{turn}"})
         turned = own.model_copy(update={"model": name})
         _register(turned)
-        answer = _in_child(_run_service, turned, row, row.paced if last else None)
+        answer = _in_child(run_service, turned, row, row.paced if last else None)
         rates.append(answer.pop("rate"))
     rate, ceiling = statistics.median(rates), statistics.median(ceilings)
     return {
@@ -236,7 +249,7 @@ def _receive(pipe: Connection, child: Any) -> dict[str, Any]:
     return answer
 
 
-def _run_ceiling(own: Settings, row: Row, pipe: Connection) -> None:
+def _run_ceiling(own: Settings, row: Row, pipe: Pipe) -> None:
     """The loop without model and ledger."""
     from collections import deque
 
@@ -272,7 +285,7 @@ def _run_ceiling(own: Settings, row: Row, pipe: Connection) -> None:
         pipe.recv()
 
 
-def _run_service(own: Settings, row: Row, pipe: Connection) -> None:
+def run_service(own: Settings, row: Row, pipe: Pipe) -> None:
     """The consumer as `killick consumer` runs it, without its pages."""
     from consumers.loop import Consumer
 
