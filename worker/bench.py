@@ -322,7 +322,7 @@ def run_service(own: Settings, row: Row, pipe: Pipe) -> None:
                 {
                     "p50_ms": round(timings.quantile_ms(0.5), 2),
                     "p99_ms": round(timings.quantile_ms(0.99), 2),
-                    "redis_bytes_per_pair": round(_redis_bytes(own, consumer) / (wanted + paced), 1),
+                    "redis_bytes_per_pair": round(_redis_bytes_per_pair(own, consumer), 1),
                     "bytes_per_series": round(per_series),
                     "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
                 }
@@ -342,9 +342,14 @@ def _bytes_per_series(consumer: Any) -> float:
     return total / max(series, 1)
 
 
-def _redis_bytes(own: Settings, consumer: Any) -> int:
+def _redis_bytes_per_pair(own: Settings, consumer: Any) -> float:
+    """Bytes of the blocks that the ledger still holds, by the pairs in them."""
+    from consumers.ledger import Ledger
+
     with closing(wiring.redis_client(own)) as client:
-        return sum(
-            int(client.memory_usage(f"killick:{{{own.model.name}/{number}}}:blocks", samples=0) or 0)
-            for number in consumer.held
+        ledgers = [Ledger(client, own.model.name, number) for number in consumer.held]
+        size = sum(
+            int(client.memory_usage(f"killick:{{{own.model.name}/{ledger.partition}}}:blocks", samples=0) or 0)
+            for ledger in ledgers
         )
+        return size / max(1, sum(len(block) for ledger in ledgers for block in ledger.blocks()))
