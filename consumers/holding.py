@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from consumers.codec import Decoder, Encoder
-from consumers.ledger import Commit, Head, Ledger
+from consumers.ledger import Commit, Head, Ledger, Refused
 from consumers.publishing import Publisher, Sender
 from consumers.recovery import replay, restore
 from consumers.snapshots import SnapshotPlan, chunk_slots
@@ -25,7 +25,7 @@ from models.blocks import empty_block
 from models.errors import LedgerError, NotReady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from consumers.observer import Observer
     from models.registry import Registry
@@ -213,6 +213,8 @@ class Opener:
 
     def _replay(self, holding: Holding, head: Head, after: int) -> Iterator[None]:
         waiting = holding.ledger.refusals()
+        if waiting:  # before all else: the mark lets refusals go, so it must not pass them
+            self._publish_again(holding, head.mark, self._nothing(head.mark), waiting)
         for batch in replay(holding.ledger, head, holding.partition, after, self.versions):
             for replayed in batch:
                 if replayed.mismatch:
@@ -227,23 +229,17 @@ class Opener:
                 if replayed.block.end > head.mark:
                     self._publish_again(holding, replayed.block.end, replayed.folded)
             yield None
-        if waiting or holding.mark < head.next:
-            nothing = Folded(empty_block(head.next, len(self._form.features)), {}, Counter())
-            holding.publisher.add(
-                head.next,
-                nothing,
-                None,
-                holding.partition.names,
-                waiting,
-                partition=holding.number,
-                polled_at=None,
-            )
+        if holding.mark < head.next:
+            self._publish_again(holding, head.next, self._nothing(head.next))
 
-    def _publish_again(self, holding: Holding, end: int, folded: Folded) -> None:
+    def _publish_again(self, holding: Holding, end: int, folded: Folded, refused: Sequence[Refused] = ()) -> None:
         partition = holding.partition
         holding.publisher.add(
-            end, folded, partition.incumbent, partition.names, (), partition=holding.number, polled_at=None
+            end, folded, partition.incumbent, partition.names, refused, partition=holding.number, polled_at=None
         )
+
+    def _nothing(self, end: int) -> Folded:
+        return Folded(empty_block(end, len(self._form.features)), {}, Counter())
 
     def _publisher(self, number: int) -> Publisher:
         topics = self._topics
