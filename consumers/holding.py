@@ -149,6 +149,12 @@ class Opener:
         Raises:
             LedgerError: the ledger and the log can't belong together.
         """
+        known = self._topics.partitions
+        if known and number >= known:
+            raise LedgerError(
+                f"topic {self._topics.observations!r} got a partition {number}, at the start it had {known}",
+                "series would move away from their history: use another model name and `killick produce` again",
+            )
         begin, end = log_span
         if head is None:
             if committed and not self._limits.accept_gap:

@@ -10,6 +10,7 @@ from consumers.holding import Holding, Limits, Opener, Topics
 from consumers.ledger import Commit, Ledger, RawRecord, Refused
 from consumers.stream import Partition, Refusal, Seat, Version, admit, fold
 from models.blocks import empty_block
+from models.errors import LedgerError
 from models.registry import Registry
 from models.weights import fresh_weights, weights_to_bytes
 from tests.consumers.test_publishing import Topic
@@ -79,3 +80,11 @@ def test_the_mark_waits_for_refusals_that_a_crash_left_behind(redis_store: Store
     assert [refused.refusal.offset for refused in ledger.refusals()] == [0], (
         "the ledger keeps it until the mark is told"
     )
+
+
+def test_a_partition_that_the_topic_was_given_later_is_refused(redis_store: Store, model: str, ledger: Ledger) -> None:
+    """A topic that grows under a consumer would take series away from their history: the consumer stops."""
+    opener = opener_of(redis_store, model, Topic(), partitions=1)
+    with pytest.raises(LedgerError, match=r"got a partition 1, at the start it had 1: series would move away"):
+        next(opener.open(1, (0, 0), None))
+    assert ledger.head() is not None
