@@ -48,7 +48,12 @@ Client = redis.Redis | RedisCluster
 
 
 def connect(url: str, *, password: str = "", timeout_s: float = 5.0, cluster: bool = False) -> Client:
-    """A client that answers in bytes, and leaves waiting and retrying to its caller."""
+    """A client that answers in bytes, and leaves waiting and retrying to its caller.
+
+    Raises:
+        ConfigError: the URL can't be read.
+        ServiceUnreachable: no node of the cluster answered.
+    """
     options: dict[str, Any] = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
     if password:
         options["password"] = password
@@ -56,7 +61,12 @@ def connect(url: str, *, password: str = "", timeout_s: float = 5.0, cluster: bo
         if cluster:
             return RedisCluster.from_url(url, **options)
         return redis.Redis.from_url(url, retry=Retry(NoBackoff(), 0), **options)
-    except (redis.RedisError, redis_errors.RedisClusterException, OSError, ValueError) as error:
+    except ValueError:  # its words may hold a part of the password
+        raise ConfigError(
+            "redis.url can't be read: host, port or database is not one",
+            "write redis://host:port/0, and set KILLICK_REDIS__PASSWORD where there is a password",
+        ) from None
+    except (redis.RedisError, redis_errors.RedisClusterException, OSError) as error:
         raise _unreachable(error) from error
 
 
