@@ -157,13 +157,13 @@ class Speed(click.ParamType[float | None]):
 )
 @click.pass_obj
 def produce(session: Session, /, file: str, speed: float | None, limit: int | None, wait: str, **options: Any) -> None:
-    r"""Send FILE (CSV, .csv.gz or Parquet) to the topic of observations, sorted by time.
+    """Send FILE (CSV, .csv.gz or Parquet) to the topic of observations, sorted by time.
 
     \b
     Long:  killick produce weather.csv --time time_hour --series origin --values temp,dewp
     Wide:  killick produce ETTh1.csv --time date --series-from-columns --speed 3600
     Parts: killick produce pm25.csv --time year,month,day,hour --values pm=pm2.5
-    """
+    """  # noqa: D301 - click wants the control character itself
     from worker import wiring
     from worker.produce import Producer
     from worker.progress import progress
@@ -229,14 +229,14 @@ def _require_topic(settings: Settings) -> None:
 @click.option("--actor", metavar="NAME", help="Who asks for it, for the registry; without it the user's name.")
 @click.pass_obj
 def fit(session: Session, /, file: str, actor: str | None, **options: Any) -> None:
-    r"""Train a version on FILE and register it; the first one becomes the incumbent.
+    """Train a version on FILE and register it; the first one becomes the incumbent.
 
     The settings of [network] and [training] say what is trained, and how. The end of the span is held out:
     the summary shows the skill there against persistence and the seasonal naive forecast.
 
     \b
     killick fit weather.csv --time time_hour --series origin --values temp,dewp --until 56d
-    """
+    """  # noqa: D301 - click wants the control character itself
     from rich.console import Console
 
     from worker import wiring

@@ -118,6 +118,20 @@ def test_schemas_are_printed(kind: str) -> None:
         assert all("description" in field or "$ref" in field for field in part["properties"].values())
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("produce", "  Wide:  killick produce ETTh1.csv --time date --series-from-columns --speed 3600"),
+        ("fit", "  killick fit weather.csv --time time_hour --series origin --values temp,dewp --until 56d"),
+    ],
+)
+def test_examples_in_help_stand_on_lines_of_their_own(command: str, line: str) -> None:
+    """The examples that `--help` shows can be copied: nothing breaks them, no mark of the source is left."""
+    shown = CliRunner().invoke(cli.killick, [command, "--help"], terminal_width=100).output
+    assert line in shown.splitlines()
+    assert "\\b" not in shown
+
+
 def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
     """`killick --help` loads no client, no NumPy and no TensorFlow; nor do the settings."""
     script = (
