@@ -126,7 +126,7 @@ class Consumer:
         try:
             while not self._settled and time.monotonic() < deadline:
                 self._commit_unfinished()
-                self._publish(time.monotonic())
+                self._publish()
                 time.sleep(BUSY_POLL_S)
             self._tell_marks()
         except ServiceUnreachable as error:
@@ -248,7 +248,7 @@ class Consumer:
             self._open_fenced(now)
             self._open_next()
             self._commit_unfinished()
-            self._publish(now)
+            self._publish()
             if now - self._heard_at >= SILENCE_S and self._held:
                 self._source.check(next(iter(self._held)))
                 self._heard_at = now
@@ -331,13 +331,14 @@ class Consumer:
                 log.warning("partition %d: Redis lost its tail", holding.number, extra={"action": "lost"})
                 self._reopen([holding.number])
 
-    def _publish(self, now: float) -> None:
+    def _publish(self) -> None:
         for holding in list(self._held.values()):
             holding.publisher.send()
             for publication in holding.publisher.settle(holding.number):
                 holding.mark = publication.end
                 if publication.polled_at is not None and publication.forecasts:
-                    self._observer.acknowledged(now - publication.polled_at, publication.forecasts)
+                    waited = time.monotonic() - publication.polled_at  # `now` is from before the poll
+                    self._observer.acknowledged(waited, publication.forecasts)
 
     def _tell_marks(self) -> None:
         for holding in list(self._held.values()):
