@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 1_200_000  # of records and what follows from them: a commit stays below the ledger's limit
 RECORD_OVERHEAD_BYTES = 96
+SNAPSHOT_OVERHEAD_BYTES = 40
 MAX_POLLS = 4  # of the client in one step
 MAX_OUTSTANDING = 50_000  # messages without acknowledgement before fetching pauses
 POLL_S = 0.1
@@ -371,11 +372,15 @@ class Consumer:
         holding.snapshots += [(holding.next, first, b"") for first in plan.unchanged(holding.next)]
 
     def _write_snapshots(self, holding: Holding) -> None:
+        """Write the snapshots that the mark has reached, as many in a call as its size allows."""
         while holding.snapshots and holding.snapshots[0][0] <= holding.mark_told:
-            offset, first, data = holding.snapshots[0]
-            holding.ledger.write_snapshots([(first, offset, data)])
-            holding.plan.stored(first, offset)
-            holding.snapshots.pop(0)
+            sizes = itertools.accumulate(SNAPSHOT_OVERHEAD_BYTES + len(data) for _, _, data in holding.snapshots)
+            fitting = sum(1 for _ in itertools.takewhile(lambda size: size <= BLOCK_BYTES, sizes))
+            some = [one for one in holding.snapshots[: max(1, fitting)] if one[0] <= holding.mark_told]
+            holding.ledger.write_snapshots([(first, offset, data) for offset, first, data in some])
+            for offset, first, _ in some:
+                holding.plan.stored(first, offset)
+            del holding.snapshots[: len(some)]
 
     def _trim(self, holding: Holding) -> None:
         """Let go of blocks beyond the retention, as far as nothing needs them."""
