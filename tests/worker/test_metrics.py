@@ -1,0 +1,99 @@
+"""Metrics and pages of a process: what Prometheus and a supervisor are told."""
+
+from __future__ import annotations
+
+import socket
+import urllib.error
+import urllib.request
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from prometheus_client import generate_latest
+
+from models.errors import ConfigError
+from worker import metrics
+from worker.metrics import ConsumerMetrics, Health, Pages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def health() -> list[Health]:
+    """What the process says of itself; a test may put another in front."""
+    return [Health(alive=True, waiting_for="", details={})]
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch, health: list[Health]) -> Iterator[Pages]:
+    """The pages on a free port, for clients that say what they want within 0.2 s."""
+    monkeypatch.setattr(metrics, "PAGE_TIMEOUT_S", 0.2)
+    served = Pages("127.0.0.1", 0, ConsumerMetrics("m").registry, lambda: health[0])
+    yield served
+    served.close()
+
+
+def status(url: str) -> int:
+    """The status of a page."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own server
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def test_a_process_that_waits_is_alive_and_not_ready(pages: Pages, health: list[Health]) -> None:
+    """/readyz fails while something is waited for, /healthz only when the process stands still."""
+    answers = []
+    for state in (health[0], Health(alive=True, waiting_for="Redis", details={}), Health(False, "", {})):
+        health[0] = state
+        answers.append((status(f"{pages.url}/healthz"), status(f"{pages.url}/readyz")))
+    assert answers == [(200, 200), (200, 503), (503, 503)]
+    assert (status(f"{pages.url}/metrics?x=1"), status(f"{pages.url}/nothing")) == (200, 404)
+
+
+def test_a_client_that_asks_nothing_is_hung_up_on(pages: Pages) -> None:
+    """A connection that stays silent is closed: it does not hold a thread for ever."""
+    host, port = pages.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=5) as silent:
+        assert silent.recv(1) == b""
+
+
+def test_a_port_that_is_taken_is_a_wrong_setting(pages: Pages) -> None:
+    """Two processes can't serve on one port: the message names it and the cure."""
+    port = int(pages.url.rpartition(":")[2])
+    with pytest.raises(ConfigError, match=rf"127\.0\.0\.1:{port} .*: choose another http\.port"):
+        Pages("127.0.0.1", port, ConsumerMetrics("m").registry, lambda: Health(True, "", {}))
+
+
+def test_a_block_is_counted_by_outcome_reason_and_version() -> None:
+    """What a commit counted is what the metrics show, refusals by reason too; an idle reason is not shown."""
+    told = ConsumerMetrics("m")
+    told.block(Counter({"observations": 5, "duplicates": 2, "refused.late": 3, "forecasts": 5, "gaps_bridged": 1}), 7)
+    told.acknowledged(0.02, 5)
+    shown = dict(line.rsplit(" ", 1) for line in generate_latest(told.registry).decode().splitlines() if line[0] != "#")
+    wanted = {
+        'observations_total{model="m",outcome="accepted"}': 5.0,
+        'observations_total{model="m",outcome="duplicate"}': 2.0,
+        'observations_total{model="m",outcome="refused"}': 3.0,
+        'dead_letters_total{model="m",reason="late"}': 3.0,
+        'forecasts_total{model="m",version="7"}': 5.0,
+        'gaps_bridged_total{model="m"}': 1.0,
+        'forecast_latency_seconds_bucket{le="0.01",model="m"}': 0.0,
+        'forecast_latency_seconds_bucket{le="0.025",model="m"}': 5.0,
+        'version_info{model="m",role="incumbent",version="7"}': 1.0,
+    }
+    assert {name: float(shown[f"killick_{name}"]) for name in wanted} == wanted
+    assert not any('outcome="history"' in name for name in shown)
+
+
+def test_a_partition_that_went_leaves_no_lag_behind() -> None:
+    """The lag of a partition that is no longer ours is not shown; asking twice is harmless."""
+    told = ConsumerMetrics("m")
+    told.lag(3, 17)
+    assert b'killick_consumer_lag_records{model="m",partition="3"} 17.0' in generate_latest(told.registry)
+    told.lag(3, None)
+    told.lag(3, None)
+    assert b"partition=" not in generate_latest(told.registry)
