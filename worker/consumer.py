@@ -62,9 +62,8 @@ class Service:
         waiting_for = consumer.trouble or (f"partitions {opening} are being opened" if opening else "")
         if not consumer.held and not waiting_for:
             waiting_for = "no partition is assigned yet"
-        details = {
-            "partitions": {str(n): {"next_offset": h.next, "published": h.mark} for n, h in consumer.held.items()}
-        }
+        held = list(consumer.held.items())  # the loop's thread may change it meanwhile
+        details = {"partitions": {str(n): {"next_offset": h.next, "published": h.mark} for n, h in held}}
         return Health(alive=silent < SILENT_S, waiting_for=waiting_for, details=details)
 
     def _consume(self) -> None:
