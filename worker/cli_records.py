@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from contextlib import closing, contextmanager
@@ -13,7 +14,7 @@ import click
 from models.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -48,23 +49,26 @@ def pairs(
 
     Columns: series, time, value, scale, version, lead_1 … lead_H; lead_k was forecast k steps earlier.
     """
-    settings = session.settings()
-    tables = _tables(settings, series, since, until, wanted)
-    with _output(out, form) as stream:
-        {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet}[form](tables, stream, settings)
-
-
-def _tables(
-    settings: Settings, series: Sequence[str], since: str | None, until: str | None, wanted: Sequence[int]
-) -> Iterator[pa.Table]:
-    from consumers.pairs import pair_tables
-    from worker import wiring
     from worker.cli_history import moment_ms
 
+    settings = session.settings()
     bounds = {
         "since_ms": moment_ms(since, 0) if since is not None else None,
         "until_ms": moment_ms(until, 0) if until is not None else None,
     }
+    tables = _tables(settings, series, wanted, bounds)
+    first = next(tables, None)  # what can't be read is said before anything is written
+    with _output(out, form) as stream:
+        every = itertools.chain([] if first is None else [first], tables)
+        {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet}[form](every, stream, settings)
+
+
+def _tables(
+    settings: Settings, series: Sequence[str], wanted: Sequence[int], bounds: Mapping[str, int | None]
+) -> Iterator[pa.Table]:
+    from consumers.pairs import pair_tables
+    from worker import wiring
+
     with closing(wiring.redis_client(settings)) as client:
         for ledger in wiring.ledgers(settings, client):
             yield from pair_tables(ledger, settings.series_form(), series=series, versions=wanted, **bounds)
@@ -99,7 +103,7 @@ def _header(settings: Settings) -> list[str]:
 def _write_csv(tables: Iterator[pa.Table], stream: BinaryIO, settings: Settings) -> None:
     stream.write((",".join(_header(settings)) + "\n").encode())
     for table in tables:
-        _with_text_time(table).to_pandas().to_csv(stream, index=False, header=False)
+        _with_text_time(_aligned(table, settings)).to_pandas().to_csv(stream, index=False, header=False)
 
 
 def _write_json(tables: Iterator[pa.Table], stream: BinaryIO, settings: Settings) -> None:
@@ -127,7 +131,27 @@ def _write_parquet(tables: Iterator[pa.Table], stream: BinaryIO, settings: Setti
     )  # fmt: skip
     with parquet.ParquetWriter(stream, schema) as writer:
         for table in tables:
-            writer.write_table(table)
+            writer.write_table(_aligned(table, settings))
+
+
+def _aligned(table: pa.Table, settings: Settings) -> pa.Table:
+    """The table with a column for every lead of the header; a version may have another horizon.
+
+    Raises:
+        ConfigError: it has more leads than the header.
+    """
+    import pyarrow as pa
+
+    header = _header(settings)
+    if table.num_columns > len(header):
+        raise ConfigError(
+            f"version {table['version'][0]} has {table.num_columns - 5} leads, model.horizon is"
+            f" {settings.model.horizon}",
+            "set model.horizon to the longest, or choose with --version",
+        )
+    for name in header[table.num_columns :]:
+        table = table.append_column(name, pa.nulls(len(table), pa.float32()))
+    return table
 
 
 def _with_text_time(table: pa.Table) -> pa.Table:
