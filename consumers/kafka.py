@@ -16,6 +16,8 @@ from kafka import errors as kafka_errors
 from kafka.admin import NewTopic
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.util import decode_varint
 from kafka.structs import OffsetAndMetadata
 
 from models.errors import ConfigError, KillickError, LedgerError, NotReady, ServiceUnreachable
@@ -451,3 +453,34 @@ class Admin:
             if entry.get("name", entry.get("topic")) == topic and not entry.get("error_code"):
                 return entry
         return None
+
+
+def _read_any_header(batch: Any, read: Callable[..., Any] = DefaultRecordBatch._read_msg) -> Any:  # noqa: SLF001
+    """The next record of a batch; bytes of a header's name that are no UTF-8 text become question marks.
+
+    kafka-python 3.0.12 gives up the whole batch for one such name, at every attempt: the consumer would stand still
+    for good. Producers on librdkafka may send any bytes there.
+    """
+    name_at = 0
+
+    def noting(buffer: bytearray, pos: int) -> tuple[int, int]:
+        nonlocal name_at
+        length, name_at = decode_varint(buffer, pos)
+        return length, name_at
+
+    while True:
+        try:
+            return read(batch, noting)
+        except UnicodeDecodeError as error:  # the last length that was read was that of this name
+            shown = bytes(byte if byte < 128 else ord("?") for byte in error.object)
+            batch._buffer[name_at : name_at + len(shown)] = shown  # noqa: SLF001
+
+
+def _read_quickly(batch: Any, read: Callable[..., Any] = DefaultRecordBatch._read_msg) -> Any:  # noqa: SLF001
+    try:
+        return read(batch)
+    except UnicodeDecodeError:
+        return _read_any_header(batch)
+
+
+DefaultRecordBatch._read_msg = _read_quickly  # noqa: SLF001
