@@ -29,6 +29,7 @@ MAX_NAME_CHARS = 200
 MAX_TIME_CHARS = 40  # of the times that are remembered
 MAX_ERROR_CHARS = 500
 MAX_CACHED = 16_384
+MAX_CACHED_LEADS = 400_000  # times of leads that the encoder remembers: about 10 MB
 MAX_DEAD_LETTER_BYTES = 900_000  # a topic's default limit is 1 MiB a record, headers included
 
 Headers = list[tuple[str, bytes]]
@@ -244,10 +245,10 @@ class Encoder:
         """Key and value per forecast; values are the shortest text that gives back the same single."""
         if len(slot) == 0:
             return []
-        if len(self._times) > MAX_CACHED:
+        horizon = forecasts.shape[1]
+        if len(self._times) * horizon > MAX_CACHED_LEADS:
             self._times.clear()
             self._texts.clear()
-        horizon = forecasts.shape[1]
         target = orjson.dumps(self._form.target)
         middle = b',"version":' + str(version).encode() + b',"target":' + target + b',"valid_at":'
         numbers = orjson.dumps(np.ascontiguousarray(forecasts), option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
