@@ -8,7 +8,6 @@ goes on being called, so that the group keeps this member. Redis or Kafka away m
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections import Counter, deque
@@ -18,21 +17,18 @@ from typing import TYPE_CHECKING
 from consumers.codec import Record, raw_record
 from consumers.kafka import Change, OffsetOutOfLog, Source
 from consumers.ledger import Commit, Refused
-from consumers.snapshots import encode_chunk
 from consumers.stream import Admitted, Folded, admit, fold
+from consumers.upkeep import encode_snapshots, trim, write_snapshots
 from models.errors import FencedError, OffsetConflict, ServiceUnreachable
-from models.scaling import NO_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from consumers.holding import Holding, Limits, Opener
     from consumers.observer import Observer
-    from models.blocks import Block
 
 BLOCK_BYTES = 1_200_000  # of records and what follows from them: a commit stays below the ledger's limit
 RECORD_OVERHEAD_BYTES = 96
-SNAPSHOT_OVERHEAD_BYTES = 40
 MAX_POLLS = 4  # of the client in one step
 MAX_OUTSTANDING = 50_000  # messages without acknowledgement before fetching pauses
 POLL_S = 0.1
@@ -42,9 +38,7 @@ MARK_EVERY_S = 0.25
 OFFSETS_EVERY_S = 1.0
 FENCED_S = 5.0  # by then a consumer that was given up has heard of it: who is still assigned may take again
 SILENCE_S = 3.0  # without records for so long, the broker is asked whether it is there
-WAITING_SNAPSHOTS = 64
 TRIM_EVERY = 32  # commits
-TRIM_READ = 64  # blocks that may go in one pass: more than came since the last
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +126,10 @@ class Consumer:
             self._tell_marks()
         except ServiceUnreachable as error:
             log.warning("left with work unfinished (%s); the next consumer takes it up", error)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
         self._source.close({number: holding.mark for number, holding in self._held.items()})
 
     def _poll(self, timeout_s: float) -> dict[int, list[Record]]:
@@ -238,7 +236,7 @@ class Consumer:
         if len(folded.block):
             holding.newest_step = max(holding.newest_step, int(folded.block.step.max()))
         self._unfinished.append(_Unfinished(holding, commit, folded, refused, polled_at))
-        self._encode_snapshots(holding, len(found))
+        encode_snapshots(holding, len(found))
 
     # — the side that talks to Redis and Kafka —
 
@@ -306,6 +304,9 @@ class Consumer:
         else:
             self._reopen([holding.number])
 
+    def _trim(self, holding: Holding) -> None:
+        trim(holding, self._limits)
+
     def _keeping(self, holding: Holding, work: Callable[[Holding], None]) -> None:
         """Do something with a ledger that may no longer be ours."""
         try:
@@ -330,6 +331,7 @@ class Consumer:
             head = holding.ledger.head()
             if head is None or head.next < committed:
                 log.warning("partition %d: Redis lost its tail", holding.number, extra={"action": "lost"})
+                self._observer.rewound()
                 self._reopen([holding.number])
 
     def _publish(self) -> None:
@@ -349,7 +351,7 @@ class Consumer:
         if holding.mark > holding.mark_told:
             holding.ledger.set_mark(holding.mark)
             holding.mark_told = holding.mark
-        self._write_snapshots(holding)
+        write_snapshots(holding)
 
     def _tell_offsets(self) -> None:
         """The group's offsets and the lag, for whoever watches Kafka."""
@@ -358,45 +360,6 @@ class Consumer:
         self._told |= marks
         for number in self._held:
             self._observer.lag(number, self._source.lag(number))
-
-    # — snapshots and retention —
-
-    def _encode_snapshots(self, holding: Holding, records: int) -> None:
-        """Encode the chunks whose turn it is; they are written once the mark has reached this offset."""
-        if len(holding.snapshots) >= WAITING_SNAPSHOTS:
-            return
-        plan, partition = holding.plan, holding.partition
-        for first in plan.turn(records, len(partition.names)):
-            holding.snapshots.append((holding.next, first, encode_chunk(partition, first, plan.slots)))
-            plan.taken(first, holding.next)
-        holding.snapshots += [(holding.next, first, b"") for first in plan.unchanged(holding.next)]
-
-    def _write_snapshots(self, holding: Holding) -> None:
-        """Write the snapshots that the mark has reached, as many in a call as its size allows."""
-        while holding.snapshots and holding.snapshots[0][0] <= holding.mark_told:
-            sizes = itertools.accumulate(SNAPSHOT_OVERHEAD_BYTES + len(data) for _, _, data in holding.snapshots)
-            fitting = sum(1 for _ in itertools.takewhile(lambda size: size <= BLOCK_BYTES, sizes))
-            some = [one for one in holding.snapshots[: max(1, fitting)] if one[0] <= holding.mark_told]
-            holding.ledger.write_snapshots([(first, offset, data) for offset, first, data in some])
-            for offset, first, _ in some:
-                holding.plan.stored(first, offset)
-            del holding.snapshots[: len(some)]
-
-    def _trim(self, holding: Holding) -> None:
-        """Let go of blocks beyond the retention, as far as nothing needs them."""
-        ledger, limits = holding.ledger, self._limits
-        excess = ledger.block_count() - limits.retention_blocks
-        oldest_kept = holding.newest_step - limits.retention_steps if limits.retention_steps else NO_STEP
-
-        def may_go(number: int, block: Block) -> bool:
-            return number < excess or len(block) == 0 or int(block.step.max()) < oldest_kept
-
-        if not all(may_go(0, block) for block in ledger.first_blocks(1)):
-            return
-        going = itertools.takewhile(lambda pair: may_go(*pair), enumerate(ledger.first_blocks(TRIM_READ)))
-        wanted = max((block.end for _, block in going), default=0)
-        if min(wanted, holding.plan.least()) > 0:
-            ledger.trim(min(wanted, holding.plan.least()))
 
     def _pause_or_resume(self) -> None:
         crowded = sum(h.publisher.outstanding for h in self._held.values()) > MAX_OUTSTANDING

@@ -5,7 +5,7 @@
     ├── DataError            a file or a record can't be used as it is
     ├── VersionError         a version can't be loaded, or doesn't fit the model
     ├── ServiceUnreachable   Kafka or Redis did not answer                      (exit 3, retriable)
-    │   └── NotReady         what is needed is not there yet
+    │   └── NotReady         what is needed is not there yet: a topic, a version (exit 2)
     └── LedgerError          a partition's record in Redis refuses
         ├── FencedError      another consumer has taken the partition
         └── OffsetConflict   the ledger stands at another offset
@@ -55,7 +55,9 @@ class ServiceUnreachable(KillickError):
 
 
 class NotReady(ServiceUnreachable):
-    """What is needed is not there yet: a version, a topic."""
+    """What is needed is not there yet: a version, a topic. A process waits for it; a command fails."""
+
+    exit_code = 2
 
 
 class LedgerError(KillickError):

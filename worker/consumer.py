@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from consumers.loop import Consumer
@@ -47,8 +48,8 @@ class Service:
             KillickError: what waiting can't mend.
         """
         try:
-            while not self._stopping.is_set():
-                self._consume()
+            self._consume()
+            log.info("stopped", extra={"action": "stopped"})
         finally:
             self.pages.close()
 
@@ -69,34 +70,37 @@ class Service:
     def _consume(self) -> None:
         """Build what is needed, waiting for what is not there yet, and step until it is time to stop."""
         wait_s = FIRST_WAIT_S
-        while True:
+        while not self._stopping.is_set():
             try:
-                client = wiring.redis_client(self._settings)
-                where = wiring.topics(self._settings)
-                sink = wiring.sink(self._settings)
-                source = wiring.source(self._settings)
+                with ExitStack() as stack:
+                    self._step(stack, self._build(stack))
             except ServiceUnreachable as error:
+                if self.consumer is not None:
+                    raise
                 if self._trouble != str(error):
                     log.warning("waiting: %s", error, extra={"action": "waiting"})
                 self._trouble = str(error)
-                if self._stopping.wait(wait_s):
-                    return
+                self._stopping.wait(wait_s)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-            else:
-                break
-        opener = wiring.opener(self._settings, client, where, self._limits, sink, self.metrics)
-        consumer = Consumer(source, opener, self._limits, self.metrics)
+
+    def _build(self, stack: ExitStack) -> Consumer:
+        """A consumer; `stack` closes what it uses, the last first."""
+        settings = self._settings
+        client = stack.enter_context(closing(wiring.redis_client(settings)))
+        where = wiring.topics(settings)
+        sink = stack.enter_context(closing(wiring.sink(settings)))
+        source = wiring.source(settings)
+        opener = wiring.opener(settings, client, where, self._limits, sink, self.metrics)
+        log.info("consuming %s as %s", where.observations, settings.kafka_group, extra={"action": "started"})
+        return Consumer(source, opener, self._limits, self.metrics)
+
+    def _step(self, stack: ExitStack, consumer: Consumer) -> None:
         consumer.last_step_at = time.monotonic()
         self.consumer = consumer
-        log.info("consuming %s as %s", where.observations, self._settings.kafka_group, extra={"action": "started"})
-        try:
-            while not self._stopping.is_set():
-                consumer.step(time.monotonic())
-        finally:
-            consumer.close()
-            sink.close()
-            client.close()
-        log.info("stopped", extra={"action": "stopped"})
+        stack.callback(consumer.close)
+        while not self._stopping.is_set():
+            consumer.step(time.monotonic())
+        log.info("stopping", extra={"action": "stopping"})
 
 
 def serve(settings: Settings, *, accept_gap: bool = False) -> None:
