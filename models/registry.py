@@ -116,7 +116,10 @@ class Registry:
         architecture, weights, info = (calling(self._client.hget, self._key(name), str(version)) for name in names)
         if architecture is None or weights is None or info is None:
             known = [info.version for info in self.versions()]
-            raise VersionError(f"model {self._model!r} has no version {version}", f"it has {known}")
+            raise VersionError(
+                f"model {self._model!r} has no version {version}",
+                f"it has {known}" if known else "fit one: `killick fit FILE`",
+            )
         expected = _info(str(version), info)
         network = Architecture.from_json(architecture)
         for what, is_now, was in (

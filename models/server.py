@@ -83,7 +83,9 @@ def calling(command: Callable[..., Any], *arguments: object, **options: object) 
         raise ConfigError(f"Redis refused this user ({error})", "see redis.password in the settings") from error
     except redis.ResponseError as error:
         if isinstance(error, PASSING) or str(error).startswith(TRANSIENT):
-            raise ServiceUnreachable(f"Redis can't take commands now ({error})") from error
+            raise ServiceUnreachable(
+                f"Redis can't take commands now ({error})", "see its log, its memory and its disk"
+            ) from error
         raise LedgerError(f"Redis refused a command ({error})", "see `killick doctor`") from error
     except SILENT as error:
         raise _unreachable(error) from error

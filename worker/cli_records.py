@@ -58,6 +58,10 @@ def pairs(
     }
     tables = _tables(settings, series, wanted, bounds)
     first = next(tables, None)  # what can't be read is said before anything is written
+    if first is None:
+        asked = [f"series {', '.join(series)}"] if series else []
+        asked += [f"version {', '.join(map(str, wanted))}"] if wanted else []
+        click.echo(f"no pairs of {' and '.join(asked) or 'this model'} in this span: see `killick status`", err=True)
     with _output(out, form) as stream:
         every = itertools.chain([] if first is None else [first], tables)
         {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet}[form](every, stream, settings)
