@@ -20,6 +20,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "ledger": {"snapshot_every": 1000},
 }
 SETTLED_S = 30.0
+STEADY_S = 4.0
 PARTITIONS = 3
 
 
@@ -31,6 +32,20 @@ def share(processes: list[ConsumerProcess], partitions: int) -> None:
         return all(held) and sum(map(len, held)) == partitions == len(set.union(*held))
 
     wait(settled, SETTLED_S, lambda: f"shares of {partitions}: {[process.held() for process in processes]}")
+
+
+def steady(processes: list[ConsumerProcess]) -> None:
+    """Wait until nobody's partitions have changed for a while: a join may still be on its way when all are held."""
+    since, seen = time.monotonic(), [process.held() for process in processes]
+
+    def unchanged() -> bool:
+        nonlocal since, seen
+        held = [process.held() for process in processes]
+        if held != seen:
+            since, seen = time.monotonic(), held
+        return time.monotonic() - since >= STEADY_S
+
+    wait(unchanged, SETTLED_S, "steady partitions")
 
 
 def opened(process: ConsumerProcess) -> list[int]:
@@ -68,6 +83,7 @@ def test_static_member_that_restarts_keeps_its_partitions(new_stack: NewStack) -
         first = stack.consumer(KILLICK_KAFKA__INSTANCE="first")
         second = stack.consumer(KILLICK_KAFKA__INSTANCE="second")
         share([first, second], PARTITIONS)
+        steady([first, second])
         mine, theirs = first.held(), opened(second)
         assert first.stop() == 0
         again = stack.consumer(KILLICK_KAFKA__INSTANCE="first")
