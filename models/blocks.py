@@ -102,7 +102,7 @@ def encode_block(block: Block) -> bytes:
             parts.append(column.astype(WIDTHS[code]).tobytes())
     if not all_present:
         parts.append(np.packbits(block.present).tobytes())
-    parts += [block.values.astype("<f8").tobytes(), np.broadcast_to(block.scale, n).astype("<f4").tobytes()]
+    parts += [block.values.astype("<f8").tobytes(), _scales(block).astype("<f4").tobytes()]
     parts += [pairs.astype("<f4").tobytes() for pairs in block.pairs.values()]
     return b"".join(parts)
 
@@ -161,6 +161,11 @@ def _decode(data: bytes, end: int) -> Block:
         at += 4 * n * horizon
     return Block(start, end, columns[0] + start, columns[1], columns[2] + first, values, present, scale, pairs,
                  checksums)  # fmt: skip
+
+
+def _scales(block: Block) -> Singles:
+    """The scales `(N,)`; what was not folded, as history, has none: zero."""
+    return block.scale if len(block.scale) else np.zeros(len(block), np.float32)
 
 
 def _width(column: Ints) -> int:
