@@ -23,7 +23,7 @@ from kafka.structs import OffsetAndMetadata
 from models.errors import ConfigError, KillickError, LedgerError, NotReady, ServiceUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from consumers.codec import Headers, Record
 
@@ -328,11 +328,22 @@ class Delivery:
         """Whether the topic refused the record for its size."""
         return isinstance(self.error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError)
 
+    @property
+    def bad_time(self) -> bool:
+        """Whether the topic refused the record for its timestamp, or for that of another in the same batch."""
+        error = self.error
+        refused = isinstance(error, kafka_errors.InvalidTimestampError | kafka_errors.InvalidRecordError)
+        return refused or type(error) is kafka_errors.KafkaError  # what the client says of the others in the batch
+
 
 class Sink:
-    """An idempotent producer, `acks=all`, that keeps sending until the broker has it."""
+    """A producer, `acks=all`, that keeps sending until the broker has it.
 
-    def __init__(self, bootstrap_servers: str, **security: str) -> None:
+    It is idempotent, but for `letters`: there a record may be refused for its size or its time, and kafka-python's
+    idempotent producer sends nothing more after any refusal. These topics have a producer of their own.
+    """
+
+    def __init__(self, bootstrap_servers: str, *, letters: Collection[str] = (), **security: str) -> None:
         options = _options(bootstrap_servers, **security) | {
             "acks": "all",
             "enable_idempotence": True,
@@ -343,7 +354,10 @@ class Sink:
             "allow_auto_create_topics": False,
             "metrics_enabled": False,
         }
+        self._options = options
+        self._letters = frozenset(letters)
         self._producer = _calling(lambda: KafkaProducer(**options))
+        self._letters_producer: Any = None  # made when it is needed
         self._failed: Exception | None = None
 
     def send(
@@ -361,7 +375,8 @@ class Sink:
         """
         stamp = timestamp_ms if timestamp_ms is not None and timestamp_ms >= 0 else None
         try:
-            future = self._producer.send(topic, value=value, key=key, headers=headers or [], timestamp_ms=stamp)
+            producer = self._producer if topic not in self._letters else self._for_letters()
+            future = producer.send(topic, value=value, key=key, headers=headers or [], timestamp_ms=stamp)
         except kafka_errors.MessageSizeTooLargeError as error:
             return Delivery(_Failed(error))
         except (kafka_errors.KafkaError, OSError) as error:
@@ -375,7 +390,8 @@ class Sink:
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed over is acknowledged or failed; False: not in this time."""
         try:
-            self._producer.flush(timeout=timeout_s)
+            for producer in self._producers():
+                producer.flush(timeout=timeout_s)
         except kafka_errors.KafkaError:
             return False
         return True
@@ -387,10 +403,20 @@ class Sink:
     def close(self, timeout_s: float = 5.0) -> None:
         """Send what is waiting, as far as the time goes, and stop."""
         self.flush(timeout_s)
-        try:
-            self._producer.close(timeout=0)
-        except kafka_errors.KafkaError as error:
-            log.warning("the producer stopped with records unsent (%s)", error)
+        for producer in self._producers():
+            try:
+                producer.close(timeout=0)
+            except kafka_errors.KafkaError as error:
+                log.warning("the producer stopped with records unsent (%s)", error)
+
+    def _producers(self) -> list[Any]:
+        return [producer for producer in (self._producer, self._letters_producer) if producer is not None]
+
+    def _for_letters(self) -> Any:
+        if self._letters_producer is None:
+            own = {"enable_idempotence": False, "max_in_flight_requests_per_connection": 1}
+            self._letters_producer = _calling(lambda: KafkaProducer(**self._options | own))
+        return self._letters_producer
 
     def _note_failure(self, error: Exception) -> None:
         self._failed = error

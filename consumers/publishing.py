@@ -37,6 +37,10 @@ class Delivery(Protocol):
     def too_big(self) -> bool:
         """Whether the topic refused the record for its size."""
 
+    @property
+    def bad_time(self) -> bool:
+        """Whether the topic refused the record for its timestamp."""
+
 
 class Sender(Protocol):
     """Where messages go (consumers.kafka.Sink)."""
@@ -146,17 +150,24 @@ class Publisher:
         return True
 
     def _repair(self, publication: Publication, at: int, delivery: Delivery, partition: int) -> None:
-        """A dead letter that is too big for its topic goes as its digest; anything else is a stop."""
+        """Send a dead letter once more in a form that its topic may take; anything else is a stop.
+
+        What is too big goes as its digest; a time that is further ahead than the topic allows goes into a header.
+        """
+        topic, key, value, headers, timestamp_ms = publication.messages[at]
         which = at - publication.forecasts
-        if not delivery.too_big or which < 0 or publication.refused[which].record.is_digest:
-            topic = publication.messages[at][0]
+        if delivery.too_big and which >= 0 and not publication.refused[which].record.is_digest:
+            letter = publication.refused[which]
+            letter = Refused(letter.refusal, digest_record(letter.record))
+            publication.refused[which] = letter
+            key, value, headers = dead_letter(letter, self._source, partition)
+        elif delivery.bad_time and which >= 0 and timestamp_ms is not None:
+            headers = [*headers, ("killick-timestamp", str(timestamp_ms).encode())]
+            timestamp_ms = None
+        else:
             raise LedgerError(
                 f"topic {topic!r} refused a record for good ({delivery.error})",
                 "see the topic's settings and ACLs",
             ) from delivery.error
-        letter = publication.refused[which]
-        letter = Refused(letter.refusal, digest_record(letter.record))
-        publication.refused[which] = letter
-        key, value, headers = dead_letter(letter, self._source, partition)
-        publication.messages[at] = (self._dead_letters, key, value, headers, letter.record.timestamp_ms)
+        publication.messages[at] = (topic, key, value, headers, timestamp_ms)
         publication.deliveries[at] = self._sender.send(*publication.messages[at])

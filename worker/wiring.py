@@ -56,7 +56,8 @@ def sink(settings: Settings) -> Sink:
     """The producer of forecasts and dead letters."""
     from consumers.kafka import Sink
 
-    return Sink(settings.kafka.bootstrap_servers, **settings.kafka_security())
+    kafka = settings.kafka
+    return Sink(kafka.bootstrap_servers, letters=[kafka.dead_letters], **settings.kafka_security())
 
 
 def source(settings: Settings) -> Source:

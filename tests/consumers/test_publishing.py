@@ -37,14 +37,15 @@ class Sent:
     done: bool = False
     error: Exception | None = None
     too_big: bool = False
+    bad_time: bool = False
 
     def acknowledge(self) -> None:
         """The broker has it."""
         self.done = True
 
-    def fail(self, *, too_big: bool = False) -> None:
+    def fail(self, *, too_big: bool = False, bad_time: bool = False) -> None:
         """The broker refused it for good."""
-        self.done, self.error, self.too_big = True, ValueError("refused"), too_big
+        self.done, self.error, self.too_big, self.bad_time = True, ValueError("refused"), too_big, bad_time
 
 
 @dataclass
@@ -207,6 +208,21 @@ def test_a_dead_letter_too_big_for_its_topic_goes_as_its_digest() -> None:
     assert publisher.settle(3) == []
     again.acknowledge()
     assert [publication.end for publication in publisher.settle(3)] == [3, 4]
+
+
+def test_a_dead_letter_whose_time_is_refused_keeps_it_in_a_header() -> None:
+    """It is sent once more with the time of sending."""
+    topic = Topic()
+    publisher = publisher_to(topic)
+    add(publisher, 0, 0, refused=1, record=RawRecord(b"key", b"value", (("h", b"v"),), 77))
+    publisher.send()
+    topic.sent[0].fail(bad_time=True)
+    assert publisher.settle(3) == []
+    again = topic.sent[-1]
+    assert (again.key, again.value, again.timestamp_ms) == (b"key", b"value", None)
+    assert again.headers == [*topic.sent[0].headers, ("killick-timestamp", b"77")]
+    again.acknowledge()
+    assert len(publisher.settle(3)) == 1
 
 
 @pytest.mark.parametrize("which", ["a forecast", "a dead letter", "a digest", "a forecast too big"])
