@@ -35,8 +35,8 @@ class Outcome:
 def with_runs(frame: pd.DataFrame, max_gap_steps: int) -> pd.DataFrame:
     """The observations (series, time, value) in order, with `gap` steps left out before, and `run`: since a reset."""
     frame = frame.sort_values(["series", "time"]).reset_index(drop=True)
-    steps = frame.groupby("series")["time"].diff() / HOUR
-    frame["gap"] = steps.fillna(1).round().astype("int64") - 1
+    hours = frame.groupby("series")["time"].diff().dt.total_seconds() / 3600
+    frame["gap"] = hours.fillna(1).round().astype("int64") - 1
     frame["run"] = (frame["gap"] > max_gap_steps).groupby(frame["series"]).cumsum()
     return frame
 

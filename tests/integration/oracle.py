@@ -160,10 +160,10 @@ def predictions_by_source(records: Iterable[Any]) -> dict[int, dict[int, set[byt
 
 
 def letters_by_source(records: Iterable[Any]) -> dict[int, dict[int, dict[str, str]]]:
-    """The killick headers of the dead letters, by source partition and source offset."""
+    """The headers of the dead letters, the last of each name, by source partition and source offset."""
     found: dict[int, dict[int, dict[str, str]]] = {}
     for record in records:
-        headers = {name: content.decode() for name, content in record.headers if name.startswith("killick-")}
+        headers = {name: content.decode(errors="replace") for name, content in record.headers}
         number, offset = int(headers["killick-partition"]), int(headers["killick-offset"])
         found.setdefault(number, {})[offset] = headers
     return found
