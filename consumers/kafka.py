@@ -79,7 +79,7 @@ def _calling(work: Callable[[], T]) -> T:
     except (kafka_errors.KafkaError, OSError, TimeoutError) as error:
         raise ServiceUnreachable(
             f"Kafka did not answer ({type(error).__name__}: {error})",
-            "is it running? see kafka.bootstrap_servers in the settings",
+            "is it running? see kafka.bootstrap_servers and kafka.security_protocol in the settings",
         ) from error
 
 
@@ -169,6 +169,15 @@ class Source:
             raise OffsetOutOfLog(tp.partition for tp in (error.args[0] if error.args else ())) from error
         except (kafka_errors.NoOffsetForPartitionError, kafka_errors.RetriableError):
             return {}  # between assignment and `start`; or the client goes on by itself
+        except kafka_errors.AuthorizationError as error:
+            raise ConfigError(
+                f"Kafka refused this user ({error})", "see kafka.username and the broker's ACLs"
+            ) from error
+        except kafka_errors.CorruptRecordError as error:
+            raise LedgerError(
+                f"topic {self.topic!r} holds a damaged batch ({error})",
+                "repair it, or let go of it by deleting its records up to there",
+            ) from error
         except kafka_errors.FencedInstanceIdError as error:
             raise LedgerError(
                 "another consumer runs with the same kafka.instance",
