@@ -36,6 +36,7 @@ BUSY_POLL_S = 0.005  # while acknowledgements are awaited
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 MARK_EVERY_S = 0.25
 OFFSETS_EVERY_S = 1.0
+AWAY_S = 2.0  # how long a consumer that leaves waits for a service that was away already
 FENCED_S = 5.0  # by then a consumer that was given up has heard of it: who is still assigned may take again
 SILENCE_S = 3.0  # without records for so long, the broker is asked whether it is there
 TRIM_EVERY = 32  # commits
@@ -117,7 +118,7 @@ class Consumer:
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Finish what was begun, as far as the time goes, and leave."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + (timeout_s if not self._trouble else min(timeout_s, AWAY_S))
         try:
             while not self._settled and time.monotonic() < deadline:
                 self._commit_unfinished()
@@ -156,6 +157,7 @@ class Consumer:
         for change in changes:
             for number in change.partitions:
                 if change.kind == "assigned":
+                    self._fenced.pop(number, None)
                     self._waiting[number] = None
                 else:
                     self._drop(number, change.kind)
