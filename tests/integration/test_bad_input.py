@@ -75,8 +75,7 @@ def test_no_record_stops_the_consumer(new_stack: NewStack) -> None:
     )
     @given(batches)
     def pour(batch: Sequence[Message]) -> None:
-        for message in batch:
-            stack.send([message, next(good)])
+        stack.send(message for bad in batch for message in (bad, next(good)))
 
     pour()
     stack.done()

@@ -110,7 +110,7 @@ def test_consumer_ends_in_order_without_its_broker(new_kafka: NewKafka, redis_ur
             waits_for(process, "Kafka")
             began = time.monotonic()
             assert process.stop(40) == 0
-            assert time.monotonic() - began < 25
+            assert time.monotonic() - began < 15
             broker.restart()
         stack.consumer()
         stack.done()
