@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from consumers.observer import Observer
+    from models.blocks import Block
     from models.registry import Registry
     from models.scaling import SeriesForm
     from models.server import Client
@@ -74,6 +75,27 @@ class Holding:
     snapshots: list[tuple[int, int, bytes]] = field(default_factory=list)  # encoded, waiting for the mark
     commits: int = 0
     newest_step: int = 0
+
+    def note(self, block: Block) -> None:
+        """A block was folded: what it changed, and how far time is."""
+        self.plan.note(block)
+        if len(block):
+            self.newest_step = max(self.newest_step, int(block.step.max()))
+
+    def publish(
+        self, end: int, folded: Folded, refused: Sequence[Refused] = (), polled_at: float | None = None
+    ) -> None:
+        """Queue what a committed block brought."""
+        partition = self.partition
+        self.publisher.add(
+            end,
+            folded,
+            partition.incumbent,
+            partition.names,
+            refused,
+            partition=self.number,
+            polled_at=polled_at,
+        )
 
 
 class Opener:
@@ -193,12 +215,10 @@ class Opener:
     def _seat_first(self, ledger: Ledger, head: Head) -> Head:
         if ledger.roster():
             return head
-        aliases = self._registry.aliases()
-        if aliases.incumbent is None:
-            raise NotReady(f"model {self._model!r} has no version", "fit one: `killick fit FILE`")
-        seat = Seat(aliases.incumbent, "incumbent", head.next, head.next)
+        incumbent, generation = self._incumbent()
+        seat = Seat(incumbent, "incumbent", head.next, head.next)
         block = empty_block(head.next, len(self._form.features))
-        ledger.commit(Commit(head.next, block, roster=(seat,), generation=aliases.generation))
+        ledger.commit(Commit(head.next, block, roster=(seat,), generation=generation))
         return _reread(ledger)
 
     def _load_all(self, roster: tuple[Seat, ...]) -> None:
@@ -208,19 +228,23 @@ class Opener:
 
     def _chunk(self) -> int:
         """How many slots a chunk has, by the size of what the incumbent carries."""
-        aliases = self._registry.aliases()
-        if aliases.incumbent is None:
-            raise NotReady(f"model {self._model!r} has no version", "fit one: `killick fit FILE`")
-        seat = Seat(aliases.incumbent, "incumbent", 0, 0)
+        seat = Seat(self._incumbent()[0], "incumbent", 0, 0)
         self._load_all((seat,))
         partition = Partition(self._form)
         partition.seat([seat], self.versions)
         return chunk_slots(partition)
 
+    def _incumbent(self) -> tuple[int, int]:
+        """The version that answers, and the registry's generation."""
+        aliases = self._registry.aliases()
+        if aliases.incumbent is None:
+            raise NotReady(f"model {self._model!r} has no version", "fit one: `killick fit FILE`")
+        return aliases.incumbent, aliases.generation
+
     def _replay(self, holding: Holding, head: Head, after: int) -> Iterator[None]:
         waiting = holding.ledger.refusals()
         if waiting:  # before all else: the mark lets refusals go, so it must not pass them
-            self._publish_again(holding, head.mark, self._nothing(head.mark), waiting)
+            holding.publish(head.mark, self._nothing(head.mark), waiting)
         for batch in replay(holding.ledger, head, holding.partition, after, self.versions):
             for replayed in batch:
                 if replayed.mismatch:
@@ -229,20 +253,12 @@ class Opener:
                         "partition %d: the block before offset %d gave other bits than were committed",
                         holding.number, replayed.block.end, extra={"action": "mismatch"},
                     )  # fmt: skip
-                holding.plan.note(replayed.block)
-                if len(replayed.block):
-                    holding.newest_step = max(holding.newest_step, int(replayed.block.step.max()))
+                holding.note(replayed.block)
                 if replayed.block.end > head.mark:
-                    self._publish_again(holding, replayed.block.end, replayed.folded)
+                    holding.publish(replayed.block.end, replayed.folded)
             yield None
         if holding.mark < head.next:
-            self._publish_again(holding, head.next, self._nothing(head.next))
-
-    def _publish_again(self, holding: Holding, end: int, folded: Folded, refused: Sequence[Refused] = ()) -> None:
-        partition = holding.partition
-        holding.publisher.add(
-            end, folded, partition.incumbent, partition.names, refused, partition=holding.number, polled_at=None
-        )
+            holding.publish(head.next, self._nothing(head.next))
 
     def _nothing(self, end: int) -> Folded:
         return Folded(empty_block(end, len(self._form.features)), {}, Counter())

@@ -92,11 +92,6 @@ class Consumer:
         return [*self._waiting, *self._fenced]
 
     @property
-    def idle(self) -> bool:
-        """Nothing is on its way: every partition is open, committed and published."""
-        return not self._waiting and self._settled
-
-    @property
     def _settled(self) -> bool:
         return not self._unfinished and all(h.mark == h.next for h in self._held.values())
 
@@ -128,10 +123,7 @@ class Consumer:
         except ServiceUnreachable as error:
             log.warning("left with work unfinished (%s); the next consumer takes it up", error)
         finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        self._source.close({number: holding.mark for number, holding in self._held.items()})
+            self._source.close({number: holding.mark for number, holding in self._held.items()})
 
     def _poll(self, timeout_s: float) -> dict[int, list[Record]]:
         """Records by partition.
@@ -234,9 +226,7 @@ class Consumer:
             counts={name: amount for name, amount in counts.items() if amount},
         )
         holding.next = folded.block.end
-        holding.plan.note(folded.block)
-        if len(folded.block):
-            holding.newest_step = max(holding.newest_step, int(folded.block.step.max()))
+        holding.note(folded.block)
         self._unfinished.append(_Unfinished(holding, commit, folded, refused, polled_at))
         encode_snapshots(holding, len(found))
 
@@ -288,11 +278,7 @@ class Consumer:
             self._unfinished.popleft()
             self._observer.commit(time.monotonic() - began)
             self._observer.block(one.commit.counts, holding.partition.incumbent)
-            partition = holding.partition
-            holding.publisher.add(
-                one.folded.block.end, one.folded, partition.incumbent, partition.names, one.refused,
-                partition=holding.number, polled_at=one.polled_at,
-            )  # fmt: skip
+            holding.publish(one.folded.block.end, one.folded, one.refused, one.polled_at)
             holding.commits += 1
             if holding.commits % TRIM_EVERY == 0:
                 self._keeping(holding, self._trim)

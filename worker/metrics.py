@@ -45,17 +45,6 @@ class WeightedHistogram:
             self._counts[bisect_left(self._buckets, value)] += weight
             self._sum += value * weight
 
-    def quantile(self, q: float) -> float:
-        """The upper bound of the bucket in which the quantile lies; 0 where nothing was observed."""
-        with self._lock:
-            counts = list(self._counts)
-        wanted, so_far = q * sum(counts), 0.0
-        for bound, count in zip((*self._buckets, float("inf")), counts, strict=True):
-            so_far += count
-            if so_far >= wanted > 0:
-                return bound
-        return 0.0
-
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """What Prometheus reads."""
         with self._lock:
