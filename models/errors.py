@@ -4,6 +4,7 @@
     ├── ConfigError          the settings, or a command's words, can't be used  (exit 2)
     ├── DataError            a file or a record can't be used as it is
     ├── VersionError         a version can't be loaded, or doesn't fit the model
+    │   └── StaleCommand     a change that another one has overtaken
     ├── ServiceUnreachable   Kafka or Redis did not answer                      (exit 3, retriable)
     │   └── NotReady         what is needed is not there yet: a topic, a version (exit 2)
     └── LedgerError          a partition's record in Redis refuses
@@ -45,6 +46,10 @@ class DataError(KillickError):
 
 class VersionError(KillickError):
     """A version can't be loaded, or doesn't fit the model."""
+
+
+class StaleCommand(VersionError):
+    """A change of the registry that another one has overtaken, or that was already made: nothing was changed."""
 
 
 class ServiceUnreachable(KillickError):

@@ -1,20 +1,159 @@
-#!lua name=killick_registry_v1
+#!lua name=killick_registry_v2
 
--- KEYS: state, architectures, weights, infos, audit   ARGV: architecture, weights, info, actor, reason, time (ms)
--- Registers a version under the next number; the first one becomes incumbent.
-local function register(keys, args)
-  local number = redis.call('HINCRBY', keys[1], 'versions', 1)
-  redis.call('HSET', keys[2], number, args[1])
-  redis.call('HSET', keys[3], number, args[2])
-  redis.call('HSET', keys[4], number, args[3])
-  redis.call('XADD', keys[5], '*', 'event', 'register', 'version', number, 'actor', args[4], 'reason', args[5],
-    'time_ms', args[6])
-  if redis.call('HSETNX', keys[1], 'incumbent', number) == 1 then
-    redis.call('HINCRBY', keys[1], 'generation', 1)
-    redis.call('XADD', keys[5], '*', 'event', 'incumbent', 'version', number, 'actor', args[4],
-      'reason', 'the first version', 'time_ms', args[6])
-  end
-  return {number, redis.call('HGET', keys[1], 'incumbent')}
+-- The only way in which a model's aliases, statuses and versions change. A Redis function does not roll back:
+-- every check comes before the first write. All keys share one hash tag.
+--
+-- Another meaning of a function needs another number in the library's name: processes of two ages may share a server.
+--
+-- KEYS 1-4: state, statuses, infos, audit
+-- ARGV 1-4: call (a random word), actor, reason, time (ms)
+-- A reply is {'ok', state as a flat list}, or what stands in the way, and nothing was written.
+
+local function read(key)
+  local flat = redis.call('HGETALL', key)
+  local state = {}
+  for i = 1, #flat, 2 do state[flat[i]] = flat[i + 1] end
+  return state
 end
 
-redis.register_function('killick_registry_v1_register', register)
+local function done(keys)
+  return {'ok', redis.call('HGETALL', keys[1])}
+end
+
+-- Whether the newest entry of the audit was written by this very call: its answer was lost, and the client asks again.
+local function repeated(keys, args)
+  local newest = redis.call('XREVRANGE', keys[4], '+', '-', 'COUNT', 1)[1]
+  if not newest then return false end
+  for i = 1, #newest[2], 2 do
+    if newest[2][i] == 'call' then return newest[2][i + 1] == args[1] end
+  end
+  return false
+end
+
+local function note(keys, args, event, version, before, after)
+  redis.call('XADD', keys[4], '*', 'event', event, 'version', version or '', 'before', before or '',
+    'after', after or '', 'actor', args[2], 'reason', args[3], 'time_ms', args[4],
+    'generation', redis.call('HGET', keys[1], 'generation') or '0', 'call', args[1])
+end
+
+-- Why a version may not be named by an alias; nil if it may.
+local function unfit(keys, version)
+  if redis.call('HEXISTS', keys[3], version) == 0 then return {'unknown', version} end
+  local status = redis.call('HGET', keys[2], version)
+  if status then return {status, version} end
+end
+
+-- KEYS 5-6: architectures, weights   ARGV 5-7: architecture, weights, info
+-- Registers a version under the next number; the first one becomes incumbent. One that is there already, to the
+-- last byte of its info (which holds digests and time), is this call again: the number that it got then.
+local function register(keys, args)
+  local infos = redis.call('HGETALL', keys[3])
+  for i = 1, #infos, 2 do
+    if infos[i + 1] == args[7] then return {'ok', infos[i]} end
+  end
+  local number = tostring(redis.call('HINCRBY', keys[1], 'versions', 1))
+  redis.call('HSET', keys[5], number, args[5])
+  redis.call('HSET', keys[6], number, args[6])
+  redis.call('HSET', keys[3], number, args[7])
+  note(keys, args, 'register', number)
+  if redis.call('HSETNX', keys[1], 'incumbent', number) == 1 then
+    redis.call('HINCRBY', keys[1], 'generation', 1)
+    args[3] = 'the first version'
+    note(keys, args, 'incumbent', number, nil, number)
+  end
+  return {'ok', number}
+end
+
+-- ARGV 5-7: version, the incumbent that is expected, '1' if no person asks for it
+local function promote(keys, args)
+  if repeated(keys, args) then return done(keys) end
+  local state, version, expected = read(keys[1]), args[5], args[6]
+  if state.incumbent == version then return {'answers already', version} end
+  local wrong = unfit(keys, version)
+  if wrong then return wrong end
+  if state.incumbent ~= expected then return {'another answers', state.incumbent or 'none', expected} end
+  if args[7] == '1' and state.paused == '1' then return {'paused'} end
+
+  redis.call('HSET', keys[1], 'incumbent', version, 'previous', expected)
+  if state.candidate == version then redis.call('HDEL', keys[1], 'candidate') end
+  redis.call('HINCRBY', keys[1], 'generation', 1)
+  note(keys, args, 'promote', version, expected, version)
+  return done(keys)
+end
+
+-- ARGV 5-6: version to go back to ('': the previous one), the incumbent that is expected
+-- The incumbent is withdrawn; automatic promotion pauses; there is no previous version any more.
+local function rollback(keys, args)
+  if repeated(keys, args) then return done(keys) end
+  local state, to, expected = read(keys[1]), args[5], args[6]
+  if state.incumbent ~= expected then return {'another answers', state.incumbent or 'none', expected} end
+  if to == '' then to = state.previous end
+  if not to then return {'no previous', expected} end
+  if to == expected then return {'answers already', to} end
+  local wrong = unfit(keys, to)
+  if wrong then return wrong end
+
+  redis.call('HSET', keys[1], 'incumbent', to, 'paused', '1')
+  redis.call('HDEL', keys[1], 'previous')
+  redis.call('HSET', keys[2], expected, 'withdrawn')
+  if state.candidate == to then redis.call('HDEL', keys[1], 'candidate') end
+  redis.call('HINCRBY', keys[1], 'generation', 1)
+  note(keys, args, 'rollback', to, expected, to)
+  return done(keys)
+end
+
+-- ARGV 5-6: version ('': none), the candidate that is expected ('': none)
+local function nominate(keys, args)
+  if repeated(keys, args) then return done(keys) end
+  local state, version, expected = read(keys[1]), args[5], args[6]
+  local now = state.candidate or 'none'
+  if version == (state.candidate or '') then return {'candidate already', now} end
+  if (state.candidate or '') ~= expected then return {'another candidate', now, expected == '' and 'none' or expected} end
+  if version ~= '' then
+    if version == state.incumbent then return {'answers', version} end
+    local wrong = unfit(keys, version)
+    if wrong then return wrong end
+  end
+
+  redis.call('HDEL', keys[1], 'candidate')
+  if version ~= '' then redis.call('HSET', keys[1], 'candidate', version) end
+  redis.call('HINCRBY', keys[1], 'generation', 1)
+  note(keys, args, 'nominate', version, expected, version)
+  return done(keys)
+end
+
+-- ARGV 5: version
+-- It is never to be used again; one that an alias names can't be retired.
+local function retire(keys, args)
+  if repeated(keys, args) then return done(keys) end
+  local state, version = read(keys[1]), args[5]
+  if redis.call('HEXISTS', keys[3], version) == 0 then return {'unknown', version} end
+  if redis.call('HGET', keys[2], version) == 'retired' then return {'retired already', version} end
+  for _, alias in ipairs({'incumbent', 'candidate', 'previous'}) do
+    if state[alias] == version then return {'named', version, alias} end
+  end
+
+  redis.call('HSET', keys[2], version, 'retired')
+  note(keys, args, 'retire', version)
+  return done(keys)
+end
+
+local function switch(keys, args, event, paused)
+  if repeated(keys, args) then return done(keys) end
+  if (read(keys[1]).paused or '0') == paused then return {paused == '1' and 'paused already' or 'not paused'} end
+  redis.call('HSET', keys[1], 'paused', paused)
+  note(keys, args, event)
+  return done(keys)
+end
+
+local function pause(keys, args) return switch(keys, args, 'pause', '1') end
+
+local function resume(keys, args) return switch(keys, args, 'resume', '0') end
+
+redis.register_function('killick_registry_v2_register', register)
+redis.register_function('killick_registry_v2_promote', promote)
+redis.register_function('killick_registry_v2_rollback', rollback)
+redis.register_function('killick_registry_v2_nominate', nominate)
+redis.register_function('killick_registry_v2_retire', retire)
+redis.register_function('killick_registry_v2_pause', pause)
+redis.register_function('killick_registry_v2_resume', resume)

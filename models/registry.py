@@ -1,23 +1,38 @@
 """The registry: a model's versions in Redis. Immutable once registered; names (aliases) point at them.
 
-Architecture and weights are stored apart; what comes back is checked before it is used.
+Architecture and weights are stored apart; what comes back is checked before it is used. An alias moves by one
+function call of `registry.lua`, which compares it with what the caller believes; who comes late is told who was faster.
+Keys, all under one hash tag per model, so that a call stays on one node of a cluster:
+
+    state          hash: incumbent, candidate, previous, generation, paused; versions and partitions: how many
+    statuses       hash: version → withdrawn or retired
+    architectures, weights, infos      hashes by version
+    audit          stream: every change, append-only
 """
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from models.architecture import Architecture, Weights
-from models.errors import VersionError
+from models.audit import AuditEntry, entry_of, newest, printable
+from models.errors import ConfigError, VersionError
+from models.refusals import REFUSALS
 from models.server import Client, call_function, calling
 from models.weights import weights_digest, weights_from_bytes
 
-LIBRARY = "killick_registry_v1"
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+LIBRARY = "killick_registry_v2"
 CODE = resources.files("models").joinpath("registry.lua")
+READ_ENTRIES = 256  # of the audit, in one read
+Status = Literal["withdrawn", "retired"]
 
 
 class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,12 +50,25 @@ class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Aliases:
-    """Which version answers, which is being judged, which answered before; and the counter of their changes."""
+    """Which version answers, which is being judged, which answered before; and the counter of their changes.
+
+    While `paused`, versions are promoted by people only.
+    """
 
     incumbent: int | None
     candidate: int | None
     previous: int | None
     generation: int
+    paused: bool = False
+
+
+@dataclass(frozen=True)
+class By:
+    """Who changes something, why, when."""
+
+    actor: str
+    reason: str
+    now_ms: int
 
 
 class Registry:
@@ -64,6 +92,9 @@ class Registry:
     ) -> int:
         """The number of a new version. The first one of a model becomes its incumbent.
 
+        Calling it again with the same words, `now_ms` among them, gives back the same number: after
+        `ServiceUnreachable` nobody knows whether it was registered.
+
         Raises:
             VersionError: the weights are not those of the architecture.
             ServiceUnreachable: Redis did not answer.
@@ -78,27 +109,89 @@ class Registry:
             reason=reason,
             training=training,
         )
-        keys = [self._key(name) for name in ("state", "architectures", "weights", "infos", "audit")]
-        arguments: list[bytes | str | int] = [
-            architecture.to_json(),
-            weights,
-            msgspec.json.encode(info),
-            actor,
-            reason,
-            now_ms,
-        ]
-        return int(call_function(self._client, CODE, f"{LIBRARY}_register", keys, arguments)[0])
+        stored = [architecture.to_json(), weights, msgspec.json.encode(info)]
+        by = By(actor, reason, now_ms)
+        return int(self._call("register", by, stored, more_keys=("architectures", "weights"))[1])
+
+    def promote(
+        self, version: int, *, expected: int, actor: str, reason: str, now_ms: int, automatic: bool = False
+    ) -> Aliases:
+        """Who is who after `version` became the incumbent in place of `expected`, which is `previous` now.
+
+        Raises:
+            StaleCommand: another version answers than `expected`, or `version` already does; or it is `automatic`
+                and paused.
+            VersionError: there is no such version, or it is withdrawn or retired.
+            ServiceUnreachable: no answer; it may or may not have happened.
+        """
+        by = By(actor, reason, now_ms)
+        return self._change("promote", by, version, expected, int(automatic))
+
+    def rollback(self, to: int | None = None, *, expected: int, actor: str, reason: str, now_ms: int) -> Aliases:
+        """Who is who after `expected` was withdrawn and `to` (None: the previous version) answers again.
+
+        Automatic promotion is paused until `resume`, and there is no previous version any more.
+
+        Raises:
+            StaleCommand: another version answers than `expected`, or there is no previous one.
+            VersionError, ServiceUnreachable: as `promote`.
+        """
+        return self._change("rollback", By(actor, reason, now_ms), _text(to), expected)
+
+    def nominate(self, version: int | None, *, expected: int | None, actor: str, reason: str, now_ms: int) -> Aliases:
+        """Who is who after `version` (None: none) became the candidate in place of `expected`.
+
+        Raises:
+            StaleCommand: another candidate is there than `expected`, or `version` is one already, or answers.
+            VersionError, ServiceUnreachable: as `promote`.
+        """
+        return self._change("nominate", By(actor, reason, now_ms), _text(version), _text(expected))
+
+    def retire(self, version: int, *, actor: str, reason: str, now_ms: int) -> Aliases:
+        """Who is who, which does not change; `version` is never to be used again.
+
+        Raises:
+            StaleCommand: it is retired already.
+            VersionError: there is no such version, or an alias names it.
+            ServiceUnreachable: as `promote`.
+        """
+        return self._change("retire", By(actor, reason, now_ms), version)
+
+    def pause(self, *, actor: str, reason: str, now_ms: int) -> Aliases:
+        """Who is who, which does not change; from now on only people promote.
+
+        Raises:
+            StaleCommand: it is paused already.
+            ServiceUnreachable: as `promote`.
+        """
+        return self._change("pause", By(actor, reason, now_ms))
+
+    def resume(self, *, actor: str, reason: str, now_ms: int) -> Aliases:
+        """Who is who, which does not change; automatic promotion is possible again.
+
+        Raises:
+            StaleCommand: it is not paused.
+            ServiceUnreachable: as `promote`.
+        """
+        return self._change("resume", By(actor, reason, now_ms))
 
     def aliases(self) -> Aliases:
         """Who is who at present."""
-        found = calling(self._client.hgetall, self._key("state"))
-        numbers = {name.decode(): int(number) for name, number in found.items()}
-        return Aliases(
-            numbers.get("incumbent"),
-            numbers.get("candidate"),
-            numbers.get("previous"),
-            numbers.get("generation", 0),
-        )
+        return _aliases(calling(self._client.hgetall, self.state_key))
+
+    def statuses(self) -> dict[int, Status]:
+        """The versions that must not be used, with what became of them."""
+        found = calling(self._client.hgetall, self._key("statuses"))
+        return {int(number): status.decode() for number, status in found.items()}
+
+    def audit(self, count: int | None = None) -> list[AuditEntry]:
+        """The newest `count` changes (None: all), oldest first."""
+        entries: list[AuditEntry] = []
+        for entry in self._newest_first():
+            if len(entries) == count:
+                break
+            entries.append(entry)
+        return entries[::-1]
 
     def versions(self) -> list[VersionInfo]:
         """All versions, oldest first."""
@@ -115,11 +208,7 @@ class Registry:
         names = ("architectures", "weights", "infos")
         architecture, weights, info = (calling(self._client.hget, self._key(name), str(version)) for name in names)
         if architecture is None or weights is None or info is None:
-            known = [info.version for info in self.versions()]
-            raise VersionError(
-                f"model {self._model!r} has no version {version}",
-                f"it has {known}" if known else "fit one: `killick fit FILE`",
-            )
+            raise self._unknown(version)
         expected = _info(str(version), info)
         network = Architecture.from_json(architecture)
         for what, is_now, was in (
@@ -135,15 +224,77 @@ class Registry:
 
     def partitions(self) -> int:
         """How many partitions the model's observations have; 0 before any consumer ran."""
-        found = calling(self._client.hget, self._key("state"), "partitions")
+        found = calling(self._client.hget, self.state_key, "partitions")
         return int(found) if found else 0
 
     def set_partitions(self, count: int) -> None:
         """Note how many partitions there are, so that the ledgers can be found."""
-        calling(self._client.hset, self._key("state"), "partitions", count)
+        calling(self._client.hset, self.state_key, "partitions", count)
+
+    @property
+    def state_key(self) -> str:
+        """The key that the aliases stand in: in a cluster it names the node that holds the registry."""
+        return self._key("state")
+
+    def _change(self, function: str, by: By, *arguments: str | int) -> Aliases:
+        if not by.reason.strip():
+            raise ConfigError(f"a {function} needs a reason", "say why: --reason TEXT; it goes into the audit")
+        reply = self._call(function, by, arguments)
+        if reply[0] != b"ok":
+            kind, *words = (word.decode() for word in reply)
+            raise self._refusal(kind, words)
+        flat = reply[1]
+        return _aliases(dict(zip(flat[::2], flat[1::2], strict=True)))
+
+    def _call(
+        self, function: str, by: By, arguments: Sequence[bytes | str | int], more_keys: Sequence[str] = ()
+    ) -> list[Any]:
+        keys = [self._key(name) for name in ("state", "statuses", "infos", "audit", *more_keys)]
+        who: list[bytes | str | int] = [uuid.uuid4().hex, printable(by.actor), printable(by.reason), by.now_ms]
+        return call_function(self._client, CODE, f"{LIBRARY}_{function}", keys, [*who, *arguments])
+
+    def _refusal(self, kind: str, words: Sequence[str]) -> VersionError:
+        """Why nothing was changed, with who did what is in the way."""
+        if kind == "unknown":
+            return self._unknown(int(words[0]))
+        why = REFUSALS[kind]
+        entry = newest(self._newest_first(), why.events, int(words[0]) if why.of_version else None)
+        message = why.message.format(*words, model=f"model {self._model!r}")
+        return why.error(f"{message} ({entry})" if entry else message, why.cure)
+
+    def _newest_first(self) -> Iterator[AuditEntry]:
+        last = "+"
+        while True:
+            entries = calling(self._client.xrevrange, self._key("audit"), last, count=READ_ENTRIES)
+            yield from (entry_of(identity, fields) for identity, fields in entries)
+            if len(entries) < READ_ENTRIES:
+                return
+            last = "(" + entries[-1][0].decode()
+
+    def _unknown(self, version: int) -> VersionError:
+        known = [info.version for info in self.versions()]
+        return VersionError(
+            f"model {self._model!r} has no version {version}",
+            f"it has {known}" if known else "fit one: `killick fit FILE`",
+        )
 
     def _key(self, name: str) -> str:
         return self._tag + name
+
+
+def _aliases(found: Mapping[bytes, bytes]) -> Aliases:
+    numbers = {name: int(number) for name, number in found.items()}
+    return Aliases(
+        numbers.get(b"incumbent"),
+        numbers.get(b"candidate"),
+        numbers.get(b"previous"),
+        numbers.get(b"generation", 0),
+        bool(numbers.get(b"paused", 0)),
+    )
+
+
+def _text(version: int | None) -> str:
+    return "" if version is None else str(version)
 
 
 def _info(number: str, data: bytes) -> VersionInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,40 +10,23 @@ import numpy as np
 import pytest
 
 from models.errors import ServiceUnreachable, VersionError
-from models.registry import Aliases, Registry
-from models.server import connect
+from models.registry import CODE, Aliases, Registry
+from models.server import call_function, connect
 from models.weights import fresh_weights, weights_digest, weights_to_bytes
+from tests.models.versions import register
 from tests.streams import architecture_of
 
 if TYPE_CHECKING:
-    from models.architecture import Architecture
     from models.server import Client
     from tests.conftest import NewRedis
 
-
-@pytest.fixture
-def client(store_url: str) -> Client:
-    """A client of an empty store."""
-    return connect(store_url)
-
-
-def register(registry: Registry, architecture: Architecture, seed: int = 0, parent: int | None = None) -> int:
-    """Register fresh weights of an architecture."""
-    return registry.register(
-        architecture,
-        weights_to_bytes(fresh_weights(architecture, seed), architecture),
-        training={"epochs": 3, "loss": 0.5},
-        parent=parent,
-        actor="ann",
-        reason=f"seed {seed}",
-        now_ms=1_700_000_000_000 + seed,
-    )
+OLD_CODE = Path(__file__).with_name("registry_v1.lua")  # as it was before there were changes to refuse
 
 
 def test_the_first_version_becomes_incumbent_and_later_ones_do_not(client: Client) -> None:
     """Numbers count from 1; only the first registration moves an alias, and with it the generation."""
     registry = Registry(client, "weather")
-    assert registry.aliases() == Aliases(None, None, None, 0)
+    assert registry.aliases() == Aliases(None, None, None, 0, paused=False)
     assert registry.versions() == []
     assert register(registry, architecture_of()) == 1
     assert registry.aliases() == Aliases(1, None, None, 1)
@@ -202,4 +186,43 @@ def test_a_store_that_does_not_answer_is_said_to_be_unreachable(new_redis: NewRe
         assert error.value.cure
         assert error.value.exit_code == 3
     server.restart()
-    assert register(registry, architecture_of()) == 2
+    assert register(registry, architecture_of(), seed=1) == 2
+
+
+def test_a_registration_that_is_sent_again_is_made_once(client: Client) -> None:
+    """The same words give the same number, whatever came between; another time, or reason, is another version."""
+    registry = Registry(client, "weather")
+    assert [register(registry, architecture_of(), seed) for seed in (0, 1, 0, 1, 2)] == [1, 2, 1, 2, 3]
+    assert [entry.event for entry in registry.audit()] == ["register", "incumbent", "register", "register"]
+
+
+def test_a_registry_of_before_is_read_and_changed(client: Client) -> None:
+    """State without `paused`, and audit entries without alias and generation, are those of an earlier killick."""
+    registry = Registry(client, "weather")
+    architecture = architecture_of()
+    weights = weights_to_bytes(fresh_weights(architecture, 0), architecture)
+    info = b'{"version":0,"weights_sha256":"%s","architecture_sha256":"%s","parent":null,"created_ms":5,'
+    info += b'"actor":"ann","reason":"fit","training":{}}'
+    info %= (weights_digest(weights).encode(), architecture.digest.encode())
+    keys = [f"killick:{{weather}}:{name}" for name in ("state", "architectures", "weights", "infos", "audit")]
+    words: list[bytes | str | int] = [architecture.to_json(), weights, info, "ann", "fit", 5]
+    call_function(client, OLD_CODE, "killick_registry_v1_register", keys, words)
+    assert registry.aliases() == Aliases(1, None, None, 1, paused=False)
+    assert registry.statuses() == {}
+    assert [(e.event, e.version, e.before, e.generation) for e in registry.audit()] == [
+        ("register", 1, None, None),
+        ("incumbent", 1, None, None),
+    ]
+    assert register(registry, architecture, seed=1) == 2
+    assert registry.promote(2, expected=1, actor="bob", reason="better", now_ms=6) == Aliases(2, None, 1, 2)
+    assert (registry.audit(1)[0].before, registry.audit(1)[0].generation) == (1, 2)
+    assert registry.load(1)[1] == weights
+
+
+def test_an_older_text_of_the_library_is_replaced(client: Client) -> None:
+    """A server that holds the library under the same name, but without the function that is called, gets it."""
+    text = CODE.read_text(encoding="utf-8")
+    client.function_load(text[: text.index("redis.register_function('killick_registry_v2_promote'")], replace=True)
+    registry = Registry(client, "weather")
+    assert [register(registry, architecture_of(), seed) for seed in (0, 1)] == [1, 2]
+    assert registry.promote(2, expected=1, actor="bob", reason="better", now_ms=6).incumbent == 2

@@ -1,0 +1,47 @@
+"""What the registry's functions refuse, in words: one for each kind of reply that is not `ok`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.errors import StaleCommand, VersionError
+
+OF_INCUMBENT = ("incumbent", "promote", "rollback")
+OF_CANDIDATE = ("nominate", "promote", "rollback")
+_NOTHING = "there is nothing to do"
+_LOOK = "see `killick audit`, and decide again"
+_ANOTHER = "choose another one: `killick versions` lists them"
+
+
+@dataclass(frozen=True)
+class Why:
+    """A refusal."""
+
+    message: str  # takes the reply's words by number
+    cure: str
+    events: tuple[str, ...]  # the newest change of these kinds explains it
+    of_version: bool = False  # only changes of the version that is the first word
+    error: type[VersionError] = StaleCommand
+
+
+REFUSALS: dict[str, Why] = {
+    "answers already": Why("version {0} already answers", _NOTHING, OF_INCUMBENT),
+    "another answers": Why("version {0} answers, not {1} as expected", _LOOK, OF_INCUMBENT),
+    "no previous": Why(
+        "version {0} answers, and there is no previous version to go back to",
+        "name one: `killick rollback --to V`; `killick versions` lists them",
+        OF_INCUMBENT,
+    ),
+    "candidate already": Why("the candidate is {0} already", _NOTHING, OF_CANDIDATE),
+    "another candidate": Why("the candidate is {0}, not {1} as expected", _LOOK, OF_CANDIDATE),
+    "answers": Why("version {0} answers, so it is no candidate", _ANOTHER, OF_INCUMBENT),
+    "withdrawn": Why("version {0} is withdrawn", _ANOTHER, ("rollback",), of_version=True, error=VersionError),
+    "retired": Why("version {0} is retired", _ANOTHER, ("retire",), of_version=True, error=VersionError),
+    "retired already": Why("version {0} is retired already", _NOTHING, ("retire",), of_version=True),
+    "named": Why("version {0} is the {1}", "retire it when it no longer is", (), error=VersionError),
+    "paused": Why(
+        "automatic promotion of {model} is paused", "`killick resume` when it may go on", ("pause", "rollback")
+    ),
+    "paused already": Why("automatic promotion of {model} is paused already", _NOTHING, ("pause", "rollback")),
+    "not paused": Why("automatic promotion of {model} is not paused", _NOTHING, ("resume",)),
+}
