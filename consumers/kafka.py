@@ -1,4 +1,4 @@
-"""The door to Kafka: a source of records, a sink for forecasts, an administrator. The client is kafka-python.
+"""The door to Kafka: a source of records; its siblings hold the sink and the administrator. The client is kafka-python.
 
 Rebalance callbacks run on the client's I/O loop, so they only note what happened; the polling thread acts on it.
 A partition that was just assigned stays paused until `Source.start` seeks it to the ledger's offset.
@@ -11,37 +11,33 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.admin import NewTopic
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
 from kafka.structs import OffsetAndMetadata
 
-from models.errors import ConfigError, KillickError, LedgerError, NotReady, ServiceUnreachable
+from models.errors import ConfigError, LedgerError, NotReady, ServiceUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
-    from consumers.codec import Headers, Record
+    from consumers.codec import Record
 
 REQUEST_TIMEOUT_MS = 10_000
 BOOTSTRAP_TIMEOUT_MS = 10_000
 LOOKUP_TIMEOUT_MS = 3_000
 CHECK_TIMEOUT_MS = 1_000
 RECONNECT_MS = 1_000
-LINGER_MS = 5
-BATCH_BYTES = 262_144
-FOREVER_MS = 2**31 - 1  # a forecast that was committed is sent until it arrives; back-pressure bounds how many wait
 CLIENT = "killick"
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def _options(
+def client_options(
     bootstrap_servers: str,
     *,
     security_protocol: str = "PLAINTEXT",
@@ -50,6 +46,7 @@ def _options(
     password: str = "",
     ca_file: str = "",
 ) -> dict[str, Any]:
+    """What every client of Kafka is given: where the brokers are, how to be let in, how long to wait."""
     options: dict[str, Any] = {
         "bootstrap_servers": [server.strip() for server in bootstrap_servers.split(",")],
         "security_protocol": security_protocol,
@@ -69,7 +66,13 @@ def _options(
     return options
 
 
-def _calling(work: Callable[[], T]) -> T:
+def calling(work: Callable[[], T]) -> T:
+    """What `work` returns.
+
+    Raises:
+        ServiceUnreachable: Kafka did not answer.
+        ConfigError: it refused the user, or its client the settings.
+    """
     try:
         return work()
     except (kafka_errors.SaslAuthenticationFailedError, kafka_errors.AuthorizationError) as error:
@@ -116,7 +119,7 @@ class Source:
     ) -> None:
         self.topic = topic
         self._changes: deque[Change] = deque()
-        options = _options(bootstrap_servers, **security) | {
+        options = client_options(bootstrap_servers, **security) | {
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
             "max_poll_records": max_poll_records,
@@ -134,7 +137,7 @@ class Source:
             if instance:
                 options["group_instance_id"] = instance
         self._manual = manual
-        self._consumer = _calling(lambda: KafkaConsumer(**options))
+        self._consumer = calling(lambda: KafkaConsumer(**options))
         if manual:
             found = tuple(range(self.partition_count()))
             self._consumer.assign([self._tp(p) for p in found])
@@ -149,7 +152,7 @@ class Source:
         Raises:
             ServiceUnreachable: the topic is not there, or the broker does not answer.
         """
-        found = _calling(lambda: self._consumer.partitions_for_topic(self.topic))
+        found = calling(lambda: self._consumer.partitions_for_topic(self.topic))
         if not found:
             raise NotReady(
                 f"topic {self.topic!r} is not there", "create it: `killick doctor --create-topics` shows how"
@@ -215,15 +218,15 @@ class Source:
     def log_span(self, partition: int) -> tuple[int, int]:
         """The first offset that the log still holds, and the one after its last."""
         tp = self._tp(partition)
-        begin = _calling(lambda: self._consumer.beginning_offsets([tp], timeout_ms=LOOKUP_TIMEOUT_MS))
-        end = _calling(lambda: self._consumer.end_offsets([tp], timeout_ms=LOOKUP_TIMEOUT_MS))
+        begin = calling(lambda: self._consumer.beginning_offsets([tp], timeout_ms=LOOKUP_TIMEOUT_MS))
+        end = calling(lambda: self._consumer.end_offsets([tp], timeout_ms=LOOKUP_TIMEOUT_MS))
         return int(begin[tp]), int(end[tp])
 
     def committed(self, partition: int) -> int | None:
         """The group's offset in Kafka; None: never committed."""
         if self._manual:
             return None
-        found = _calling(lambda: self._consumer.committed(self._tp(partition), timeout_ms=LOOKUP_TIMEOUT_MS))
+        found = calling(lambda: self._consumer.committed(self._tp(partition), timeout_ms=LOOKUP_TIMEOUT_MS))
         return None if found is None else int(found)
 
     def check(self, partition: int) -> None:
@@ -232,7 +235,7 @@ class Source:
         Raises:
             ServiceUnreachable: nobody answered.
         """
-        _calling(lambda: self._consumer.end_offsets([self._tp(partition)], timeout_ms=CHECK_TIMEOUT_MS))
+        calling(lambda: self._consumer.end_offsets([self._tp(partition)], timeout_ms=CHECK_TIMEOUT_MS))
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Tell Kafka how far the group is, without waiting: for lag tools, and as a tripwire."""
@@ -312,182 +315,6 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         found = tuple(sorted(tp.partition for tp in partitions))
         if found:
             self._changes.append(Change(kind, found))
-
-
-class Delivery:
-    """What became of one send."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: Any) -> None:
-        self._future = future
-
-    @property
-    def done(self) -> bool:
-        """Acknowledged, or failed for good."""
-        return bool(self._future.is_done)
-
-    @property
-    def error(self) -> Exception | None:
-        """Why it failed for good."""
-        return self._future.exception if self._future.is_done and self._future.failed() else None
-
-    @property
-    def too_big(self) -> bool:
-        """Whether the topic refused the record for its size."""
-        return isinstance(self.error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError)
-
-    @property
-    def bad_time(self) -> bool:
-        """Whether the topic refused the record for its timestamp, or for that of another in the same batch."""
-        error = self.error
-        refused = isinstance(error, kafka_errors.InvalidTimestampError | kafka_errors.InvalidRecordError)
-        return refused or type(error) is kafka_errors.KafkaError  # what the client says of the others in the batch
-
-
-class Sink:
-    """A producer, `acks=all`, that keeps sending until the broker has it.
-
-    It is idempotent, but for `letters`: there a record may be refused for its size or its time, and kafka-python's
-    idempotent producer sends nothing more after any refusal. These topics have a producer of their own.
-    """
-
-    def __init__(self, bootstrap_servers: str, *, letters: Collection[str] = (), **security: str) -> None:
-        options = _options(bootstrap_servers, **security) | {
-            "acks": "all",
-            "enable_idempotence": True,
-            "delivery_timeout_ms": FOREVER_MS,
-            "linger_ms": LINGER_MS,
-            "batch_size": BATCH_BYTES,
-            "max_block_ms": LOOKUP_TIMEOUT_MS,
-            "allow_auto_create_topics": False,
-            "metrics_enabled": False,
-        }
-        self._options = options
-        self._letters = frozenset(letters)
-        self._producer = _calling(lambda: KafkaProducer(**options))
-        self._letters_producer: Any = None  # made when it is needed
-        self._failed: Exception | None = None
-
-    def send(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        headers: Headers | None = None,
-        timestamp_ms: int | None = None,
-    ) -> Delivery:
-        """Hand one record over; look at what comes back, or at `failed`.
-
-        Raises:
-            ServiceUnreachable: nothing is known of the topic yet, and the broker does not answer.
-        """
-        stamp = timestamp_ms if timestamp_ms is not None and timestamp_ms >= 0 else None
-        try:
-            producer = self._producer if topic not in self._letters else self._for_letters()
-            future = producer.send(topic, value=value, key=key, headers=headers or [], timestamp_ms=stamp)
-        except kafka_errors.MessageSizeTooLargeError as error:
-            return Delivery(_Failed(error))
-        except (kafka_errors.KafkaError, OSError) as error:
-            raise ServiceUnreachable(
-                f"Kafka took nothing for topic {topic!r} ({type(error).__name__}: {error})",
-                "is it running, and is the topic there?",
-            ) from error
-        future.add_errback(self._note_failure)
-        return Delivery(future)
-
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until everything handed over is acknowledged or failed; False: not in this time."""
-        try:
-            for producer in self._producers():
-                producer.flush(timeout=timeout_s)
-        except kafka_errors.KafkaError:
-            return False
-        return True
-
-    def failed(self) -> Exception | None:
-        """The last send that failed for good."""
-        return self._failed
-
-    def close(self, timeout_s: float = 5.0) -> None:
-        """Send what is waiting, as far as the time goes, and stop."""
-        self.flush(timeout_s)
-        for producer in self._producers():
-            try:
-                producer.close(timeout=0)
-            except kafka_errors.KafkaError as error:
-                log.warning("the producer stopped with records unsent (%s)", error)
-
-    def _producers(self) -> list[Any]:
-        return [producer for producer in (self._producer, self._letters_producer) if producer is not None]
-
-    def _for_letters(self) -> Any:
-        if self._letters_producer is None:
-            own = {"enable_idempotence": False, "max_in_flight_requests_per_connection": 1}
-            self._letters_producer = _calling(lambda: KafkaProducer(**self._options | own))
-        return self._letters_producer
-
-    def _note_failure(self, error: Exception) -> None:
-        self._failed = error
-
-
-class _Failed:
-    is_done = True
-
-    def __init__(self, exception: Exception) -> None:
-        self.exception = exception
-
-    def failed(self) -> bool:
-        return True
-
-
-class Admin:
-    """Looks topics up and creates them."""
-
-    def __init__(self, bootstrap_servers: str, **security: str) -> None:
-        options = _options(bootstrap_servers, **security)
-        self._admin = _calling(lambda: KafkaAdminClient(**options))
-
-    def partitions(self, topic: str) -> int | None:
-        """How many partitions a topic has; None: it is not there."""
-        found = self._describe(topic)
-        return len(found["partitions"]) if found else None
-
-    def topic_id(self, topic: str) -> str | None:
-        """The topic's id, which changes when it is deleted and made anew; None: not there, or none is given."""
-        found = self._describe(topic)
-        identity = str(found.get("topic_id") or "") if found else ""
-        return identity if identity.strip("0-") else None
-
-    def create_topic(self, name: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
-        """Create a topic with the broker's own replication factor; False: it is there already."""
-        topic = NewTopic(name, num_partitions=partitions, replication_factor=-1, topic_configs=dict(config or {}))
-        try:
-            _calling(lambda: self._admin.create_topics([topic]))
-        except KillickError as error:
-            if isinstance(error.__cause__, kafka_errors.TopicAlreadyExistsError):
-                return False
-            raise
-        return True
-
-    def delete_topics(self, names: Sequence[str]) -> None:
-        """Delete topics; one that is not there is no error."""
-        try:
-            _calling(lambda: self._admin.delete_topics(list(names)))
-        except KillickError as error:
-            if not isinstance(error.__cause__, kafka_errors.UnknownTopicOrPartitionError):
-                raise
-
-    def close(self) -> None:
-        """Let the connection go."""
-        self._admin.close()
-
-    def _describe(self, topic: str) -> Mapping[str, Any] | None:
-        found: Sequence[Mapping[str, Any]] = _calling(lambda: self._admin.describe_topics([topic]))
-        for entry in found:
-            if entry.get("name", entry.get("topic")) == topic and not entry.get("error_code"):
-                return entry
-        return None
 
 
 def _read_any_header(batch: Any, read: Callable[..., Any] = DefaultRecordBatch._read_msg) -> Any:  # noqa: SLF001

@@ -23,7 +23,7 @@ Message = tuple[str, bytes | None, bytes | None, Headers, int | None]  # topic, 
 
 
 class Delivery(Protocol):
-    """What became of one send (consumers.kafka.Delivery)."""
+    """What became of one send (consumers.kafka_sink.Delivery)."""
 
     @property
     def done(self) -> bool:
@@ -43,7 +43,7 @@ class Delivery(Protocol):
 
 
 class Sender(Protocol):
-    """Where messages go (consumers.kafka.Sink)."""
+    """Where messages go (consumers.kafka_sink.Sink)."""
 
     def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, timestamp_ms: int | None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 FLOORS = ("models", "consumers", "worker")  # from the ground up
 DOORS: dict[str, set[str]] = {
-    "kafka": {"consumers/kafka.py"},
+    "kafka": {"consumers/kafka.py", "consumers/kafka_sink.py", "consumers/kafka_admin.py"},
     "redis": {"models/server.py"},
     "prometheus_client": {"worker/metrics.py"},
     "tensorflow": {"models/network.py", "models/training.py"},

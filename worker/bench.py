@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from multiprocessing.connection import Connection
 
-    from consumers.kafka import Sink
+    from consumers.kafka_sink import Sink
     from worker.settings import Settings
 
 HORIZON = 5

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from consumers.history import History
-    from consumers.kafka import Sink
+    from consumers.kafka_sink import Sink
 
 WRONG_BY = 10.0
 LATE_STEPS = 72  # so long ago that the series state no longer knows what was said then

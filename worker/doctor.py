@@ -35,7 +35,7 @@ class Finding:
 
 
 class Topics(Protocol):
-    """What looking at topics needs of a `consumers.kafka.Admin`."""
+    """What looking at topics needs of a `consumers.kafka_admin.Admin`."""
 
     def partitions(self, topic: str) -> int | None:
         """How many partitions a topic has; None: it is not there."""

@@ -19,7 +19,7 @@ NAP_S = 0.25
 
 
 class Sends(Protocol):
-    """What producing needs of a `consumers.kafka.Sink`."""
+    """What producing needs of a `consumers.kafka_sink.Sink`."""
 
     def send(self, topic: str, key: bytes | None, value: bytes | None) -> object:
         """Hand over one record."""

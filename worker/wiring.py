@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumers.holding import Limits, Opener, Topics
-    from consumers.kafka import Admin, Sink, Source
+    from consumers.kafka import Source
+    from consumers.kafka_admin import Admin
+    from consumers.kafka_sink import Sink
     from consumers.ledger import Ledger
     from consumers.observer import Observer
     from consumers.stream import Version
@@ -47,14 +49,14 @@ def ledgers(settings: Settings, client: Client) -> list[Ledger]:
 
 def admin(settings: Settings) -> Admin:
     """Kafka's administrator."""
-    from consumers.kafka import Admin
+    from consumers.kafka_admin import Admin
 
     return Admin(settings.kafka.bootstrap_servers, **settings.kafka_security())
 
 
 def sink(settings: Settings) -> Sink:
     """The producer of forecasts and dead letters."""
-    from consumers.kafka import Sink
+    from consumers.kafka_sink import Sink
 
     kafka = settings.kafka
     return Sink(kafka.bootstrap_servers, letters=[kafka.dead_letters], **settings.kafka_security())

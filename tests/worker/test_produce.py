@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from kafka import KafkaConsumer, TopicPartition
 
 from consumers.history import History
-from consumers.kafka import Sink
+from consumers.kafka_sink import Sink
 from models.errors import ConfigError, DataError, ServiceUnreachable
 from worker import cli
 from worker.cli_history import Speed, moment_ms, patiently
