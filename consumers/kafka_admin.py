@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaAdminClient, TopicPartition
@@ -9,10 +10,13 @@ from kafka import errors as kafka_errors
 from kafka.admin import NewTopic, OffsetSpec
 
 from consumers.kafka import calling, client_options
-from models.errors import KillickError
+from models.errors import KillickError, ServiceUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+COORDINATOR_TRIES = 5
+COORDINATOR_PAUSE_S = 0.3
 
 
 class Admin:
@@ -59,9 +63,21 @@ class Admin:
         return {tp.partition: int(at.offset) for tp, at in found.items()}
 
     def members(self, group: str) -> int:
-        """How many consumers the group has at present."""
-        found = calling(lambda: self._admin.describe_groups([group]))
-        return len(found.get(group, {}).get("members", ()))
+        """How many consumers the group has at present.
+
+        Raises:
+            ServiceUnreachable: Kafka did not answer, or does not know yet who coordinates the group.
+        """
+        for _ in range(COORDINATOR_TRIES):
+            try:
+                found = calling(lambda: self._admin.describe_groups([group]))
+                return len(found.get(group, {}).get("members", ()))
+            except ServiceUnreachable as error:  # a broker that never had a group takes a moment to get ready for one
+                if not isinstance(error.__cause__, kafka_errors.CoordinatorNotAvailableError):
+                    raise
+                failure = error
+            time.sleep(COORDINATOR_PAUSE_S)
+        raise failure
 
     def close(self) -> None:
         """Let the connection go."""

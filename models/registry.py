@@ -193,6 +193,10 @@ class Registry:
             entries.append(entry)
         return entries[::-1]
 
+    def last(self, *events: str, version: int | None = None) -> AuditEntry | None:
+        """The newest change of these kinds, of that version if one is given."""
+        return newest(self._newest_first(), events, version)
+
     def versions(self) -> list[VersionInfo]:
         """All versions, oldest first."""
         found = calling(self._client.hgetall, self._key("infos"))
@@ -258,7 +262,7 @@ class Registry:
         if kind == "unknown":
             return self._unknown(int(words[0]))
         why = REFUSALS[kind]
-        entry = newest(self._newest_first(), why.events, int(words[0]) if why.of_version else None)
+        entry = self.last(*why.events, version=int(words[0]) if why.of_version else None)
         message = why.message.format(*words, model=f"model {self._model!r}")
         return why.error(f"{message} ({entry})" if entry else message, why.cure)
 
@@ -277,6 +281,11 @@ class Registry:
             f"model {self._model!r} has no version {version}",
             f"it has {known}" if known else "fit one: `killick fit FILE`",
         )
+
+    @property
+    def disk_key(self) -> str:
+        """The key by which the disk of the registry's server is asked."""
+        return self._key("synced")
 
     def _key(self, name: str) -> str:
         return self._tag + name

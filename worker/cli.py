@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a service can't 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
@@ -20,6 +21,7 @@ from worker.session import Session
 
 INTERRUPTED = 130
 FAILED = 1
+START_OBJECTS = 100_000
 
 # name -> (module, attribute, line of help). The module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -29,7 +31,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "produce": ("worker.cli_history", "produce", "Send a file of observations to Kafka."),
     "consumer": ("worker.cli_stream", "consumer", "Read observations, answer with forecasts, keep the pairs."),
     "status": ("worker.cli_stream", "status", "Who answers where, how far, and what was counted."),
-    "versions": ("worker.cli_stream", "versions", "List the versions; export one."),
+    "versions": ("worker.cli_versions", "versions", "List the versions; export one, retire one."),
+    "promote": ("worker.cli_versions", "promote", "Let a version answer from now on."),
+    "rollback": ("worker.cli_versions", "rollback", "Let the previous version answer again; withdraw this one."),
+    "pause": ("worker.cli_versions", "pause", "Stop automatic promotion."),
+    "resume": ("worker.cli_versions", "resume", "Let automatic promotion go on."),
+    "audit": ("worker.cli_versions", "audit", "Who changed what, when and why."),
     "pairs": ("worker.cli_records", "pairs", "Print observations beside their forecasts."),
     "deadletters": ("worker.cli_records", "deadletters", "List refused records; send repaired ones again."),
     "bench": ("worker.cli_bench", "bench", "Measure this installation."),
@@ -119,6 +126,7 @@ def run(arguments: list[str], errors: TextIO) -> int:
 
 def main() -> None:
     """Runs the command line of this process and ends it with the exit code."""
+    gc.set_threshold(START_OBJECTS)  # what is imported stays: looking it through again and again costs a fifth of it
     sys.exit(run(sys.argv[1:], sys.stderr))
 
 

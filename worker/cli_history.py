@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from models.errors import ConfigError, DataError, ServiceUnreachable
+from worker.actor import this_actor
 from worker.durations import parse_duration
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def _require_topic(settings: Settings) -> None:
 
 @click.command()
 @of_history
-@click.option("--actor", metavar="NAME", help="Who asks for it, for the registry; without it the user's name.")
+@click.option("--actor", metavar="NAME", help="Who asks for it, for the registry; without it user@host.")
 @click.pass_obj
 def fit(session: Session, /, file: str, actor: str | None, **options: Any) -> None:
     """Train a version on FILE and register it; the first one becomes the incumbent.
@@ -250,7 +251,7 @@ def fit(session: Session, /, file: str, actor: str | None, **options: Any) -> No
             history,
             plan_of(settings),
             wiring.registry(settings, client),
-            actor=actor or _user(),
+            actor=actor or this_actor(),
             now_ms=int(time.time() * 1_000),
             console=Console(),
             progress_stream=sys.stderr,
@@ -275,12 +276,3 @@ def plan_of(settings: Settings) -> FitPlan:
         evaluation=training.evaluation,
         threads=settings.network.threads,
     )
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return "unknown"
