@@ -71,7 +71,7 @@ def run_round(servers: str, redis_url: str, number: int, kills: int, seed: int) 
             ),
             republished=len(stack.predictions()) - forecasts if equal else 0,
             refused=sum(len(want.refusals) for want in wanted),
-            snapshots=sum(len(stack.ledger(n).snapshot_offsets()) for n in range(stack.partitions)),
+            snapshots=sum(len(stack.ledger(n).snapshot_index()) for n in range(stack.partitions)),
             seconds=round(time.monotonic() - began, 1),
             equal=equal,
         )

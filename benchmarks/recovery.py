@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
@@ -64,9 +65,14 @@ def main() -> None:
 
 
 def _open(own: Any) -> dict[str, Any]:
-    with closing(wiring.redis_client(own)) as client, closing(wiring.sink(own)) as sink:
+    with (
+        closing(wiring.redis_client(own)) as client,
+        closing(wiring.sink(own)) as sink,
+        ThreadPoolExecutor(1) as loading,
+    ):
         began = time.perf_counter()
-        opener = wiring.opener(own, client, wiring.topics(own), wiring.limits(own), sink, bench.Timings())
+        versions = wiring.versions(own, client, loading)
+        opener = wiring.opener(own, client, versions, sink, wiring.limits(own), bench.Timings())
         series = 0
         for number in range(bench.PARTITIONS):
             holding = list(opener.open(number, (0, 1 << 62), None))[-1]

@@ -1,9 +1,11 @@
-#!lua name=killick_v1
+#!lua name=killick_v2
 
 -- The only way in which a partition's ledger changes. A Redis function does not roll back:
 -- every check comes before the first write. All keys of one call share one hash tag.
 --
 -- Every writing function begins with KEYS[1] = head and ARGV[1] = the caller's fence token.
+
+local FORMAT = '2' -- of the ledger: which keys there are, and what is in them
 
 local function head_of(key)
   local flat = redis.call('HGETALL', key)
@@ -16,6 +18,7 @@ end
 -- Takes the partition: from now on only this token may write. An empty ledger begins at `start`.
 local function take(keys, args)
   local head = head_of(keys[1])
+  if head['next'] and head['format'] ~= FORMAT then return {'differs', 'format', head['format'] or '1', FORMAT} end
   local fixed = {form = args[3], topic_id = args[4], partitions = args[5]}
   for name, value in pairs(fixed) do
     if head[name] and head[name] ~= '' and value ~= '' and head[name] ~= value then
@@ -23,7 +26,8 @@ local function take(keys, args)
     end
   end
   if not head['next'] then
-    redis.call('HSET', keys[1], 'next', args[2], 'mark', args[2], 'seq', '0', 'chunk_slots', args[6])
+    redis.call('HSET', keys[1], 'next', args[2], 'mark', args[2], 'first', args[2], 'seq', '0',
+      'chunk_slots', args[6], 'format', FORMAT)
   end
   redis.call('HSET', keys[1], 'token', args[1])
   for name, value in pairs(fixed) do
@@ -96,22 +100,33 @@ local function mark(keys, args)
   return {'ok'}
 end
 
--- KEYS: head, snapshots, snapshot offsets, needs   ARGV: token, n × (chunk, offset, payload; '' = unchanged since)
+-- KEYS: head, series snapshots, carried snapshots, snapshot index, needs
+-- ARGV: token, least offset that is still needed,
+--       n × (chunk, offset, index entry, field, series state, carried state ('' = unchanged since), fields to forget)
 local function snapshot(keys, args)
   local head = head_of(keys[1])
   if head['token'] ~= args[1] then return {'fenced'} end
-  for i = 2, #args, 3 do
+  for i = 3, #args, 7 do
     if tonumber(args[i + 1]) > tonumber(head['mark']) then return {'behind', head['mark'], 'a snapshot ran ahead of the mark'} end
   end
-  for i = 2, #args, 3 do
-    redis.call('HSET', keys[3], args[i], args[i + 1])
-    if args[i + 2] ~= '' then redis.call('HSET', keys[2], args[i], args[i + 2]) end
+  for i = 3, #args, 7 do
+    redis.call('HSET', keys[4], args[i], args[i + 2])
+    if args[i + 4] ~= '' then
+      redis.call('HSET', keys[2], args[i + 3], args[i + 4])
+      redis.call('HSET', keys[3], args[i], args[i + 5])
+    end
+    for field in string.gmatch(args[i + 6], '%S+') do redis.call('HDEL', keys[2], field) end
   end
-  local least
-  for _, offset in ipairs(redis.call('HVALS', keys[3])) do
-    if not least or tonumber(offset) < least then least = tonumber(offset) end
-  end
-  if least then redis.call('HSET', keys[4], 'snapshot', string.format('%.0f', least)) end
+  redis.call('HSET', keys[5], 'snapshot', args[2])
+  return {'ok'}
+end
+
+-- KEYS: head, state   ARGV: token, state
+-- What its consumer says of the partition, for people.
+local function note(keys, args)
+  local head = head_of(keys[1])
+  if head['token'] ~= args[1] then return {'fenced'} end
+  redis.call('SET', keys[2], args[2])
   return {'ok'}
 end
 
@@ -127,8 +142,9 @@ local function trim(keys, args)
   return {'ok', redis.call('XTRIM', keys[2], 'MINID', string.format('%.0f-0', least + 1))}
 end
 
-redis.register_function('killick_v1_take', take)
-redis.register_function('killick_v1_commit', commit)
-redis.register_function('killick_v1_mark', mark)
-redis.register_function('killick_v1_snapshot', snapshot)
-redis.register_function('killick_v1_trim', trim)
+redis.register_function('killick_v2_take', take)
+redis.register_function('killick_v2_commit', commit)
+redis.register_function('killick_v2_mark', mark)
+redis.register_function('killick_v2_snapshot', snapshot)
+redis.register_function('killick_v2_note', note)
+redis.register_function('killick_v2_trim', trim)

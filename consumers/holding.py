@@ -16,18 +16,23 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from consumers.codec import Decoder, Encoder
+from consumers.keeping import SnapshotPlan, Taken
 from consumers.ledger import Commit, Head, Ledger, Refused
 from consumers.publishing import Publisher, Sender
-from consumers.recovery import replay, restore
-from consumers.snapshots import SnapshotPlan, chunk_slots
-from consumers.stream import Folded, Partition, Seat, Version
+from consumers.recovery import Recovery
+from consumers.roster import Seat, incumbent_at, incumbent_of, reseated, shadows_of, spans
+from consumers.snapshots import chunk_slots
+from consumers.stream import Folded, Partition
 from models.blocks import empty_block
-from models.errors import LedgerError, NotReady
+from models.errors import LedgerError, NotReady, VersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
+    from consumers.following import Reachable
     from consumers.observer import Observer
+    from consumers.stream import Version
+    from consumers.versions import Versions
     from models.blocks import Block
     from models.registry import Registry
     from models.scaling import SeriesForm
@@ -57,6 +62,8 @@ class Limits:
     retention_steps: int = 0  # 0: keep for ever
     retention_blocks: int = 1_000_000
     accept_gap: bool = False
+    spin_up_steps: int = 64  # of event time
+    guard_steps: int = 168
 
 
 @dataclass
@@ -72,13 +79,16 @@ class Holding:
     next: int  # the offset after the last record that was folded
     mark: int  # everything before it is published
     mark_told: int  # the mark as the ledger knows it
-    snapshots: list[tuple[int, int, bytes]] = field(default_factory=list)  # encoded, waiting for the mark
+    first: int  # the offset at which the ledger began
+    newest_step: int
+    snapshots: list[Taken] = field(default_factory=list)  # waiting for the mark
+    disk: list[Reachable] = field(default_factory=list)  # nothing is published until it is there
     commits: int = 0
-    newest_step: int = 0
+    joined: int = -1  # the offset of the last change of the roster made here
 
     def note(self, block: Block) -> None:
         """A block was folded: what it changed, and how far time is."""
-        self.plan.note(block)
+        self.plan.note(block, self.newest_step)
         if len(block):
             self.newest_step = max(self.newest_step, int(block.step.max()))
 
@@ -90,7 +100,7 @@ class Holding:
         self.publisher.add(
             end,
             folded,
-            partition.incumbent,
+            incumbent_at(partition.roster, folded.block.start),
             partition.names,
             refused,
             partition=self.number,
@@ -106,61 +116,66 @@ class Opener:
         client: Client,
         model: str,
         form: SeriesForm,
-        topics: Topics,
+        topics: Callable[[], Topics],
         limits: Limits,
         *,
         registry: Registry,
-        load: Callable[[int], Version],
+        versions: Versions,
         sender: Sender,
         observer: Observer,
     ) -> None:
         self._client = client
         self._model = model
         self._form = form
-        self._topics = topics
+        self._look_up = topics  # a topic may be deleted, and made anew, while this consumer runs
+        self._topics = topics()
         self._limits = limits
         self._registry = registry
-        self._load = load
+        self._versions = versions
         self._sender = sender
         self._observer = observer
-        self.versions: dict[int, Version] = {}
 
-    def open(self, number: int, log_span: tuple[int, int], committed: int | None) -> Iterator[Holding | None]:
+    def open(
+        self, number: int, log_span: tuple[int, int], committed: int | None
+    ) -> Generator[Holding | None, None, None]:
         """Yields None after each slice of work, and at last the holding.
 
         Raises:
             LedgerError: the ledger does not belong to this log, or to these settings.
+            VersionError: the version that answers can't be loaded.
             ServiceUnreachable: Redis did not answer; begin again.
         """
-        ledger = Ledger(self._client, self._model, number, secrets.token_hex(16))
-        start = self._judge(ledger.head(), number, log_span, committed)
-        form = self._form.digest()
-        topics = self._topics
+        topics = self._topics = self._look_up()
+        ledger = Ledger(self._client, self._model, number, new_token())
+        before = ledger.head()
+        start = self._judge(before, number, log_span, committed)
+        slots = before.chunk_slots if before is not None else (yield from self._new_chunk_slots())
         head = ledger.take(
             start=start,
-            form=form,
+            form=self._form.digest(),
             topic_id=topics.topic_id,
             partitions=topics.partitions,
-            chunk_slots=self._chunk(),
+            chunk_slots=slots,
         )
         head = self._skip_hole(ledger, head, log_span[0])
         head = self._seat_first(ledger, head)
         self._registry.set_partitions(topics.partitions)
-        self._load_all(ledger.roster())
+        head = yield from self._load_all(ledger, head)
+        recovery = Recovery(ledger, head, self._form, self._versions.ready)
         yield None
-        partition, after = restore(ledger, head, self._form, self.versions)
-        yield None
-        plan = SnapshotPlan(head.chunk_slots, self._limits.snapshot_every, ledger.snapshot_offsets())
+        plan = SnapshotPlan(
+            head.chunk_slots, self._limits.snapshot_every, self._limits.spin_up_steps, dict(recovery.index)
+        )
         holding = Holding(
-            number, ledger, partition, Decoder(self._form, self._limits.max_ahead_ms), self._publisher(number), plan,
-            next=head.next, mark=head.mark, mark_told=head.mark,
+            number, ledger, recovery.partition, Decoder(self._form, self._limits.max_ahead_ms), self._publisher(number),
+            plan, next=head.next, mark=head.mark, mark_told=head.mark, first=head.first, newest_step=0,
         )  # fmt: skip
-        yield from self._replay(holding, head, after)
+        yield from self._replay(holding, head, recovery)
         log.info(
             "partition %d is ours from offset %d, %d series",
             number,
             head.next,
-            len(partition.names),
+            len(holding.partition.names),
             extra={"action": "opened", "partition": number, "offset": head.next},
         )
         yield holding
@@ -221,17 +236,39 @@ class Opener:
         ledger.commit(Commit(head.next, block, roster=(seat,), generation=generation))
         return _reread(ledger)
 
-    def _load_all(self, roster: tuple[Seat, ...]) -> None:
-        for seat in roster:
-            if seat.leave_offset is None and seat.version not in self.versions:
-                self.versions[seat.version] = self._load(seat.version)
+    def _load_all(self, ledger: Ledger, head: Head) -> Generator[None, None, Head]:
+        """Load who runs, and who owes forecasts; a shadow that can't be loaded leaves."""
+        roster = ledger.roster()
+        answering = {s.version for s in roster if s.role == "incumbent" and (s.leave_offset or head.next) >= head.mark}
+        lost = set()
+        for number in sorted(spans(roster, head.mark)):
+            try:
+                yield from self._loaded(number)
+            except VersionError as error:
+                if number in answering:
+                    raise
+                why = str(error)
+                log.error("partition %d: %s", ledger.partition, why, extra={"action": "diverged"})  # noqa: TRY400
+                lost.add(number)
+        incumbent = incumbent_of(roster)
+        if not lost or incumbent is None:
+            return head
+        stay = shadows_of(roster) - lost
+        left = reseated(roster, offset=head.next, step=0, incumbent=incumbent, shadows=stay, starts={})
+        ledger.commit(Commit(head.next, empty_block(head.next, len(self._form.features)), roster=left))
+        return _reread(ledger)
 
-    def _chunk(self) -> int:
-        """How many slots a chunk has, by the size of what the incumbent carries."""
-        seat = Seat(self._incumbent()[0], "incumbent", 0, 0)
-        self._load_all((seat,))
+    def _loaded(self, number: int) -> Generator[None, None, Version]:
+        while (version := self._versions.ask(number)) is None:
+            yield None
+        return version
+
+    def _new_chunk_slots(self) -> Generator[None, None, int]:
+        """How many slots a chunk of a new ledger has, by the size of what the incumbent carries."""
+        incumbent, _ = self._incumbent()
+        version = yield from self._loaded(incumbent)
         partition = Partition(self._form)
-        partition.seat([seat], self.versions)
+        partition.seat([Seat(incumbent, "incumbent", 0, 0)], {incumbent: version})
         return chunk_slots(partition)
 
     def _incumbent(self) -> tuple[int, int]:
@@ -241,11 +278,11 @@ class Opener:
             raise NotReady(f"model {self._model!r} has no version", "fit one: `killick fit FILE`")
         return aliases.incumbent, aliases.generation
 
-    def _replay(self, holding: Holding, head: Head, after: int) -> Iterator[None]:
+    def _replay(self, holding: Holding, head: Head, recovery: Recovery) -> Iterator[None]:
         waiting = holding.ledger.refusals()
         if waiting:  # before all else: the mark lets refusals go, so it must not pass them
             holding.publish(head.mark, self._nothing(head.mark), waiting)
-        for batch in replay(holding.ledger, head, holding.partition, after, self.versions):
+        for batch in recovery.run():
             for replayed in batch:
                 if replayed.mismatch:
                     self._observer.mismatch()
@@ -257,6 +294,10 @@ class Opener:
                 if replayed.block.end > head.mark:
                     holding.publish(replayed.block.end, replayed.folded)
             yield None
+        partition = holding.partition
+        for number in recovery.late & set(partition.spans):
+            holding.plan.joined(number, partition.spans[number].start, head.next, len(partition.names))
+        holding.newest_step = int(partition.series.last[: len(partition.names)].max(initial=holding.newest_step))
         if holding.mark < head.next:
             holding.publish(head.next, self._nothing(head.next))
 
@@ -267,6 +308,11 @@ class Opener:
         topics = self._topics
         encoder = Encoder(self._form, self._model, topics.observations, number)
         return Publisher(self._sender, encoder, topics.predictions, topics.dead_letters, topics.observations)
+
+
+def new_token() -> str:
+    """A fence token: random, since a Redis that lost its tail would give a counter's numbers twice."""
+    return secrets.token_hex(16)
 
 
 def _reread(ledger: Ledger) -> Head:

@@ -8,9 +8,12 @@ Keys, all under one hash tag per model and partition, so that a call stays on on
     names      list: slot → series
     refusals   stream: records that the dead-letter topic has not acknowledged yet
     counters   hash
-    roster     JSON
-    snapshots, snapshot_offsets    hashes: first slot of a chunk → its arrays, the offset that they stand at
+    roster     JSON: every seat that there ever was
+    series, carried    hashes of snapshots: <first slot of a chunk>@<offset> → series state; first slot → carried state
+    snapshot_index     hash: first slot of a chunk → which snapshots there are of it (consumers.snapshots)
     needs      hash: who still reads → the offset up to which blocks may go
+    synced     asks whether what came before it is on disk
+    state      JSON: what the consumer at work says of the partition, for people
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
-from consumers.stream import Refusal, Seat
+from consumers.roster import Seat
+from consumers.stream import Refusal
 from models.blocks import Block, decode_block, encode_block
 from models.errors import FencedError, LedgerError, OffsetConflict
 from models.server import Client, call_function, calling
@@ -30,7 +34,7 @@ from models.server import Client, call_function, calling
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-LIBRARY = "killick_v1"
+LIBRARY = "killick_v2"
 CODE = resources.files("consumers").joinpath("commit.lua")
 MAX_CALL_BYTES = 2_000_000
 DIGEST_HEADER = "killick-too-big"
@@ -46,12 +50,33 @@ class Head(msgspec.Struct, frozen=True):
     mark: int
     seq: int
     chunk_slots: int
+    first: int = 0  # where the ledger began
     token: str = ""
     digest: str = ""
     form: str = ""
     topic_id: str = ""
     partitions: str = ""
     generation: int = 0
+
+
+class PartitionState(msgspec.Struct, frozen=True):
+    """How far a partition follows the registry, as its consumer said last."""
+
+    kind: Literal["running", "spinning-up", "diverged"]
+    generation: int  # of the registry
+    version: int | None = None  # that is spun up, or can't be followed
+    why: str = ""
+
+
+class SnapshotWrite(NamedTuple):
+    """One chunk's snapshot on its way; the two payloads are empty where nothing changed since the last."""
+
+    first: int  # slot
+    offset: int  # where it is true
+    entry: bytes  # of the chunk in the index
+    series: bytes
+    carried: bytes
+    forget: Sequence[int]  # offsets of older ones
 
 
 class RawRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -100,6 +125,11 @@ class Ledger:
         self.partition = partition
         self.token = token
 
+    @property
+    def disk_key(self) -> str:
+        """The key by which the disk of the ledger's server is asked."""
+        return self._key("synced")
+
     def head(self) -> Head | None:
         """The head, or None where nothing was ever committed."""
         found = calling(self._client.hgetall, self._key("head"))
@@ -145,11 +175,23 @@ class Ledger:
         """Everything before `mark` has been published and acknowledged."""
         self._judge(self._call("mark", ["head", "refusals"], [self.token, mark]))
 
-    def write_snapshots(self, chunks: Sequence[tuple[int, int, bytes]]) -> None:
-        """Chunks as (first slot, offset, bytes); empty bytes: unchanged since, only the offset moves on."""
-        keys = ["head", "snapshots", "snapshot_offsets", "needs"]
-        flat = [part for chunk in chunks for part in chunk]
-        self._judge(self._call("snapshot", keys, [self.token, *flat]))
+    def write_snapshots(self, writes: Sequence[SnapshotWrite], least: int) -> None:
+        """Write snapshots; blocks that end after `least` are still needed by one of them."""
+        arguments: list[bytes | str | int] = [self.token, least]
+        for write in writes:
+            field = _field(write.first, write.offset)
+            forget = " ".join(_field(write.first, offset) for offset in write.forget)
+            arguments += [write.first, write.offset, write.entry, field, write.series, write.carried, forget]
+        self._judge(self._call("snapshot", ["head", "series", "carried", "snapshot_index", "needs"], arguments))
+
+    def note(self, state: PartitionState) -> None:
+        """Say how far the partition follows the registry."""
+        self._judge(self._call("note", ["head", "state"], [self.token, msgspec.json.encode(state)]))
+
+    def state(self) -> PartitionState | None:
+        """What was said last; None: nothing yet."""
+        found = calling(self._client.get, self._key("state"))
+        return msgspec.json.decode(found, type=PartitionState) if found else None
 
     def trim(self, offset: int) -> int:
         """Let blocks go that end at or before `offset`, and that nothing needs; how many went."""
@@ -161,13 +203,19 @@ class Ledger:
         """How many blocks the ledger holds."""
         return int(calling(self._client.xlen, self._key("blocks")))
 
-    def blocks(self, after: int = -1, count: int = READ_BLOCKS) -> Iterator[Block]:
-        """Blocks that end after offset `after`, oldest first."""
-        yield from self._read("blocks", f"{after + 1}-0", count)
+    def blocks(self, after: int = -1, until: int | None = None) -> Iterator[Block]:
+        """Blocks that end after offset `after`, and not after `until`, oldest first."""
+        yield from self._read("blocks", f"{after + 1}-0", "+" if until is None else str(until))
+
+    def read_blocks(self, place: str, count: int, until: int) -> tuple[list[Block], str]:
+        """At most `count` blocks after a place (at first `block_position`) up to `until`, and the new place."""
+        entries = calling(self._client.xrange, self._key("blocks"), "(" + place, str(until), count=count)
+        blocks = [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
+        return blocks, entries[-1][0].decode() if entries else place
 
     def history(self) -> Iterator[Block]:
         """Resent records of the past, in the order in which they came."""
-        yield from self._read("history", "-", READ_BLOCKS)
+        yield from self._read("history", "-", "+")
 
     def last_blocks(self, count: int) -> list[Block]:
         """The newest blocks, newest first."""
@@ -183,11 +231,11 @@ class Ledger:
         """How many series there are."""
         return int(calling(self._client.llen, self._key("names")))
 
-    def names(self) -> list[str]:
-        """Series by slot."""
+    def names(self, begin: int = 0) -> list[str]:
+        """Series by slot, from slot `begin` on."""
         names: list[str] = []
         while True:
-            first = len(names)
+            first = begin + len(names)
             part = calling(self._client.lrange, self._key("names"), first, first + READ_NAMES - 1)
             names += [name.decode() for name in part]
             if len(part) < READ_NAMES:
@@ -214,24 +262,32 @@ class Ledger:
             for entry, fields in entries
         ]
 
-    def snapshot_offsets(self) -> dict[int, int]:
-        """First slot of each chunk → the offset that its snapshot stands at."""
-        found = calling(self._client.hgetall, self._key("snapshot_offsets"))
-        return {int(first): int(offset) for first, offset in found.items()}
+    def snapshot_index(self) -> dict[int, bytes]:
+        """First slot of each chunk → its entry in the index."""
+        found = calling(self._client.hgetall, self._key("snapshot_index"))
+        return {int(first): entry for first, entry in found.items()}
 
-    def snapshots(self, firsts: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """The bytes of the chunks that begin with these slots."""
+    def series_snapshots(self, chunks: Sequence[tuple[int, int]]) -> Iterator[tuple[int, bytes | None]]:
+        """The series state of chunks, each (first slot, offset): by first slot."""
+        yield from self._snapshots("series", [first for first, _ in chunks], [_field(*chunk) for chunk in chunks])
+
+    def carried_snapshots(self, firsts: Sequence[int]) -> Iterator[tuple[int, bytes | None]]:
+        """The carried state of chunks where their newest snapshots stand: by first slot."""
+        yield from self._snapshots("carried", firsts, firsts)
+
+    def _snapshots(
+        self, key: str, firsts: Sequence[int], fields: Sequence[str | int]
+    ) -> Iterator[tuple[int, bytes | None]]:
         for at in range(0, len(firsts), READ_CHUNKS):
-            some = list(firsts[at : at + READ_CHUNKS])
-            found = calling(self._client.hmget, self._key("snapshots"), some)
-            yield from zip(some, found, strict=True)
+            found = calling(self._client.hmget, self._key(key), list(fields[at : at + READ_CHUNKS]))
+            yield from zip(firsts[at : at + READ_CHUNKS], found, strict=True)
 
-    def _read(self, name: str, first: str, count: int) -> Iterator[Block]:
+    def _read(self, name: str, first: str, last: str) -> Iterator[Block]:
         while True:
-            entries = calling(self._client.xrange, self._key(name), first, count=count)
+            entries = calling(self._client.xrange, self._key(name), first, last, count=READ_BLOCKS)
             for entry, fields in entries:
                 yield decode_block(fields[b"b"], _end(entry))
-            if len(entries) < count:
+            if len(entries) < READ_BLOCKS:
                 return
             first = "(" + entries[-1][0].decode()
 
@@ -278,10 +334,20 @@ class Ledger:
 
 
 _CURES = {
+    "format": "an older killick wrote it: use another model name and `killick produce` the history again",
     "form": "the settings of [model] changed: use another model name, or restore them",
     "topic_id": "the observations topic was deleted and made anew: use another model name",
     "partitions": "the same series would come to other partitions: use another model name and `killick produce` again",
 }
+
+
+def _field(first: int, offset: int) -> str:
+    return f"{first}@{offset}"
+
+
+def block_position(after: int) -> str:
+    """Where `Ledger.read_blocks` begins with the blocks that end after this offset."""
+    return f"{after}-18446744073709551615" if after >= 0 else "0-0"
 
 
 def _end(entry: bytes) -> int:

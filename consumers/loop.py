@@ -24,8 +24,10 @@ from models.errors import FencedError, OffsetConflict, ServiceUnreachable
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from consumers.following import Follower
     from consumers.holding import Holding, Limits, Opener
     from consumers.observer import Observer
+    from consumers.versions import Versions
 
 BLOCK_BYTES = 1_200_000  # of records and what follows from them: a commit stays below the ledger's limit
 RECORD_OVERHEAD_BYTES = 96
@@ -51,16 +53,26 @@ class _Unfinished:
     holding: Holding
     commit: Commit
     folded: Folded
-    refused: Sequence[Refused]
-    polled_at: float
+    refused: Sequence[Refused] = ()
+    polled_at: float | None = None  # None: no records, a change of the roster
 
 
 class Consumer:
     """Holds partitions and drives them; `step` is called until it is time to `close`."""
 
-    def __init__(self, source: Source, opener: Opener, limits: Limits, observer: Observer) -> None:
+    def __init__(
+        self,
+        source: Source,
+        opener: Opener,
+        follower: Follower,
+        versions: Versions,
+        limits: Limits,
+        observer: Observer,
+    ) -> None:
         self._source = source
         self._opener = opener
+        self._follower = follower
+        self._versions = versions
         self._limits = limits
         self._observer = observer
         self._held: dict[int, Holding] = {}
@@ -108,7 +120,7 @@ class Consumer:
             self._heard_at = now
         self._take({p: found for p, found in records.items() if p in self._held}, polled_at)
         if now >= self._retry_at:
-            self._work(now)
+            self._work(now, idle=not records)
         return sum(len(found) for found in records.values())
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -160,8 +172,10 @@ class Consumer:
         self._fenced.pop(number, None)
         self._told.pop(number, None)
         self._unfinished = deque(u for u in self._unfinished if u.holding.number != number)
+        self._follower.forget(number)
         if self._held.pop(number, None) is not None:
             self._observer.lag(number, None)
+            self._observer.roster(number, ())
             log.info("partition %d was %s", number, why, extra={"action": why, "partition": number})
 
     def _reopen(self, numbers: Sequence[int]) -> None:
@@ -187,6 +201,7 @@ class Consumer:
         if holding is not None:
             del self._waiting[number]
             self._held[number] = holding
+            self._follower.opened(holding)
             self._source.start(number, holding.next)
             if self._paused:
                 self._source.pause([number])
@@ -204,9 +219,7 @@ class Consumer:
                 arrivals = holding.decoder.decode(found, holding.next, end)
                 judged.append(admit(holding.partition, arrivals, max_series=self._limits.max_series))
             work = [(h.partition, a.block) for (h, _), a in zip(batch, judged, strict=True)]
-            for (holding, found), admitted, folded in zip(
-                batch, judged, fold(work, self._opener.versions), strict=True
-            ):
+            for (holding, found), admitted, folded in zip(batch, judged, fold(work, self._versions.ready), strict=True):
                 self._finish(holding, found, admitted, folded, polled_at)
 
     def _finish(
@@ -232,13 +245,14 @@ class Consumer:
 
     # — the side that talks to Redis and Kafka —
 
-    def _work(self, now: float) -> None:
+    def _work(self, now: float, *, idle: bool) -> None:
         try:
             if self._trouble:
                 self._look_again()
             self._open_fenced(now)
             self._open_next()
             self._commit_unfinished()
+            self._follow_registry(now, idle=idle)
             self._publish()
             if now - self._heard_at >= SILENCE_S and self._held:
                 self._source.check(next(iter(self._held)))
@@ -279,9 +293,31 @@ class Consumer:
             self._observer.commit(time.monotonic() - began)
             self._observer.block(one.commit.counts, holding.partition.incumbent)
             holding.publish(one.folded.block.end, one.folded, one.refused, one.polled_at)
+            if one.commit.roster is not None:
+                self._follower.committed(holding, time.monotonic())
             holding.commits += 1
             if holding.commits % TRIM_EVERY == 0:
                 self._keeping(holding, self._trim)
+
+    def _follow_registry(self, now: float, *, idle: bool) -> None:
+        """Bring the rosters to where the registry wants them; everything that was folded is committed here."""
+        self._follower.poll(now)
+        changes = []
+        for holding in list(self._held.values()):
+            try:
+                commit = self._follower.follow(holding, now, idle=idle)
+            except (FencedError, OffsetConflict) as error:
+                self._lose(holding, error)
+                continue
+            if commit is not None:
+                folded = Folded(commit.block, {}, Counter())
+                changes.append(_Unfinished(holding, commit, folded))
+        if changes:
+            self._unfinished.extend(changes)
+            self._commit_unfinished()
+            if not self._waiting:
+                running = {number for holding in self._held.values() for number in holding.partition.spans}
+                self._versions.keep(running | self._follower.needed())
 
     def _lose(self, holding: Holding, error: FencedError | OffsetConflict) -> None:
         log.warning("%s", error, extra={"action": "lost", "partition": holding.number})
@@ -324,7 +360,9 @@ class Consumer:
 
     def _publish(self) -> None:
         for holding in list(self._held.values()):
-            holding.publisher.send()
+            holding.disk = [waiting for waiting in holding.disk if not waiting.reached()]
+            if not holding.disk:
+                holding.publisher.send()
             for publication in holding.publisher.settle(holding.number):
                 holding.mark = publication.end
                 if publication.polled_at is not None and publication.forecasts:

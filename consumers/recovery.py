@@ -1,4 +1,8 @@
-"""Recovery: the newest snapshot of every chunk, and the blocks after it, folded again.
+"""Recovery and spin-up: a partition's arrays from snapshots, and the blocks after them, folded again.
+
+A spin-up gives one version its carried state, in a core of its own: series state from the newest snapshots at or
+before its start, replayed alone up to there, then the version too. A recovery is the newest snapshot of every
+chunk, replayed; versions that these don't hold are spun up to the published mark and join there.
 
 Batches may be cut anywhere without changing a bit, so many small blocks are folded as one large one.
 """
@@ -11,18 +15,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from consumers.snapshots import restore_chunk
+from consumers.keeping import Chunk, decode_index, unserved
+from consumers.ledger import block_position
+from consumers.roster import Seat
+from consumers.snapshots import held_name, restore_carried, restore_series
 from consumers.stream import Folded, Partition, Version, fold
 from models.blocks import Block, checksum
 from models.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from consumers.ledger import Head, Ledger
-    from models.scaling import SeriesForm
+    from consumers.roster import Span
+    from models.forecaster import Carried
+    from models.scaling import Ints, SeriesForm
 
 MERGED_OBSERVATIONS = 4096
+READ_BLOCKS = 32
 
 log = logging.getLogger(__name__)
 
@@ -36,43 +46,170 @@ class Replayed:
     mismatch: bool
 
 
-def restore(ledger: Ledger, head: Head, form: SeriesForm, versions: Mapping[int, Version]) -> tuple[Partition, int]:
-    """The partition as its snapshots have it, and the offset after which blocks must be replayed."""
-    partition = Partition(form)
-    for name in ledger.names():
-        partition.add_name(name)
-    partition.series.reserve(len(partition.names))
-    partition.seat(ledger.roster(), versions)
-    offsets = ledger.snapshot_offsets()
-    for first, data in ledger.snapshots(sorted(offsets)):
-        restore_chunk(partition, first, data)
-    return partition, int(_slot_offsets(offsets, head.chunk_slots, len(partition.names)).min(initial=head.next))
+class Recovery:
+    """Rebuilds a partition from its ledger: as it was when `head` was read, bit for bit.
+
+    `run` yields what was replayed, some blocks at a time; when it ends, `partition` stands at the head.
+    """
+
+    def __init__(self, ledger: Ledger, head: Head, form: SeriesForm, versions: Mapping[int, Version]) -> None:
+        self._ledger = ledger
+        self._head = head
+        self._versions = versions
+        self._roster = ledger.roster()
+        self.late: set[int] = set()  # versions that the snapshots don't hold yet
+        self.index = decode_index(ledger.snapshot_index())
+        self.partition = Partition(form)
+        self.partition.seat(self._roster, versions, head.mark)
+        for name in ledger.names():
+            self.partition.add_name(name)
+        self.late |= unserved(self.index, self.partition.spans)
+
+    def run(self) -> Iterator[list[Replayed]]:
+        """Restore and replay.
+
+        Raises:
+            LedgerError: what the ledger holds can't be read, or does not fit together.
+            ServiceUnreachable: Redis did not answer; begin again with a new recovery.
+        """
+        partition, head = self.partition, self._head
+        late = {number: partition.spans.pop(number) for number in self.late}  # not stepped until the mark
+        at = self._restore()
+        yield []
+        if late:
+            yield from self._replay(at, int(at.min(initial=head.next)), head.mark)
+            for number, span in sorted(late.items()):
+                spun = SpinUp(self._ledger, partition.form, self._versions[number], span.start, self.index)
+                while not spun.advance(MERGED_OBSERVATIONS, head.mark):
+                    yield []
+                partition.carried[number] = spun.carried
+                partition.spans[number] = span
+            yield from self._replay(at, head.mark, head.next)
+        else:
+            yield from self._replay(at, int(at.min(initial=head.next)), head.next)
+        partition.seat(self._roster, self._versions)
+
+    def _restore(self) -> Ints:
+        """The newest snapshots into the arrays; per slot the offset from which its blocks must be replayed."""
+        partition, slots = self.partition, self._head.chunk_slots
+        partition.series.reserve(len(partition.names))
+        newest = {first: chunk.kept[-1] for first, chunk in self.index.items()}
+        stored = [(first, kept.offset) for first, kept in newest.items() if kept.stored]
+        for first, data in self._ledger.series_snapshots(stored):
+            restore_series(partition, first, data)
+        for first, data in self._ledger.carried_snapshots([first for first, _ in stored]):
+            held = [n for n, span in partition.spans.items() if held_name(n, span.start) in self.index[first].holds]
+            restore_carried(partition, first, data, held)
+        return per_slot({first: kept.until for first, kept in newest.items()}, slots, len(partition.names))
+
+    def _replay(self, at: Ints, after: int, until: int) -> Iterator[list[Replayed]]:
+        pending: list[Block] = []
+        size = 0
+        for block in self._ledger.blocks(after, until):
+            if len(block) and int(block.slot.max()) >= len(at):
+                raise LedgerError(
+                    f"the block before offset {block.end} names slot {int(block.slot.max())}, "
+                    f"there are {len(at)} series",
+                    "restore Redis from a backup",
+                )
+            keep = at[block.slot] <= block.start
+            pending.append(block if keep.all() else block.take(keep))
+            size += len(pending[-1])
+            if size >= MERGED_OBSERVATIONS:
+                yield self._fold(pending)
+                pending, size = [], 0
+        if pending:
+            yield self._fold(pending)
+
+    def _fold(self, blocks: Sequence[Block]) -> list[Replayed]:
+        groups = by_spans(blocks, self.partition.spans.values())
+        return [one for group in groups for one in _fold_group(self.partition, group, self._versions)]
 
 
-def replay(
-    ledger: Ledger, head: Head, partition: Partition, after: int, versions: Mapping[int, Version]
-) -> Iterator[list[Replayed]]:
-    """Fold the blocks after `after` again, some at a time, each series from its own snapshot on."""
-    at = _slot_offsets(ledger.snapshot_offsets(), head.chunk_slots, len(partition.names))
-    pending: list[Block] = []
-    size = 0
-    for block in ledger.blocks(after):
-        if len(block) and int(block.slot.max()) >= len(at):
-            raise LedgerError(
-                f"the block before offset {block.end} names slot {int(block.slot.max())}, there are {len(at)} series",
-                "restore Redis from a backup",
-            )
-        keep = at[block.slot] <= block.start
-        pending.append(block if keep.all() else block.take(keep))
-        size += len(pending[-1])
-        if size >= MERGED_OBSERVATIONS:
-            yield _fold_merged(partition, pending, versions)
-            pending, size = [], 0
-    if pending:
-        yield _fold_merged(partition, pending, versions)
+class SpinUp:
+    """Gives a version its carried state, from `start` on, in a core of its own, as fast as it is asked to advance."""
+
+    def __init__(
+        self, ledger: Ledger, form: SeriesForm, version: Version, start: int, index: Mapping[int, Chunk]
+    ) -> None:
+        self.version = version
+        self.start = start
+        self.observations = 0
+        self._ledger = ledger
+        self._index = index
+        self._partition = Partition(form)
+        self._at = np.empty(0, np.int64)
+        self._blocks: list[Block] = []  # read, not folded yet
+        self._place = ""  # in the stream of blocks; empty: nothing was restored yet
+        self.position = -1  # the offset up to which everything was folded
+
+    @property
+    def carried(self) -> Carried:
+        """The version's carried state at `position`."""
+        return self._partition.carried[self.version.number]
+
+    def advance(self, observations: int, until: int) -> bool:
+        """Fold about so many observations more, at most up to offset `until`; whether it stands there.
+
+        Raises:
+            LedgerError: what the ledger holds can't be read, or the snapshots don't go back to the start.
+            ServiceUnreachable: Redis did not answer; call again.
+        """
+        if not self._place:
+            self._restore()
+        some: list[Block] = []
+        room = observations
+        while room > 0 and (self._blocks or self._read(until)):
+            block = self._blocks.pop(0)
+            if len(block) > room:
+                block, rest = _cut(block, room)
+                self._blocks.insert(0, rest)
+            some.append(block)
+            room -= len(block)
+        if some:
+            self._fold(some)
+        if room > 0:  # there was nothing more
+            self.position = until
+        return room > 0
+
+    def _restore(self) -> None:
+        """Series state from the newest snapshots at or before the start."""
+        head = self._ledger.head()
+        if head is None:
+            raise LedgerError(f"partition {self._ledger.partition}: the ledger vanished during a spin-up")
+        partition, number = self._partition, self.version.number
+        usable = {first: chunk.usable(self.start) for first, chunk in self._index.items()}
+        slots = self._ledger.series_count()
+        partition.series.reserve(slots)
+        partition.seat([Seat(number, "shadow", self.start, self.start)], {number: self.version})
+        for first, data in self._ledger.series_snapshots([(f, k.offset) for f, k in usable.items() if k.stored]):
+            restore_series(partition, first, data)
+        self._at = per_slot({first: kept.until for first, kept in usable.items()}, head.chunk_slots, slots)
+        self.position = int(np.minimum(self._at, self.start).min(initial=self.start))
+        self._place = block_position(self.position)
+
+    def _read(self, until: int) -> bool:
+        """Read some blocks more; whether there were any up to `until`."""
+        blocks, self._place = self._ledger.read_blocks(self._place, READ_BLOCKS, until)
+        for block in blocks:
+            more = int(block.slot.max(initial=-1)) + 1 - len(self._at)  # series that came meanwhile
+            if more > 0:
+                self._at = np.append(self._at, np.full(more, -1))
+                self._partition.series.reserve(len(self._at))
+            keep = self._at[block.slot] <= block.start
+            self._blocks.append(block if keep.all() else block.take(keep))
+        return bool(blocks)
+
+    def _fold(self, blocks: Sequence[Block]) -> None:
+        for group in by_spans(blocks, self._partition.spans.values()):
+            whole = merged(group)
+            fold([(self._partition, whole)], {self.version.number: self.version})
+            self.position = whole.end
+            self.observations += len(whole)
 
 
-def _slot_offsets(offsets: Mapping[int, int], chunk_slots: int, slots: int) -> np.ndarray:
+def per_slot(offsets: Mapping[int, int], chunk_slots: int, slots: int) -> Ints:
+    """What is known by the first slot of each chunk as an array by slot, `(slots,)`; -1 where nothing is."""
     at = np.full(-(-slots // chunk_slots), -1, np.int64)
     for first, offset in offsets.items():
         if first // chunk_slots < len(at):
@@ -80,18 +217,20 @@ def _slot_offsets(offsets: Mapping[int, int], chunk_slots: int, slots: int) -> n
     return np.repeat(at, chunk_slots)[:slots]
 
 
-def _fold_merged(partition: Partition, blocks: list[Block], versions: Mapping[int, Version]) -> list[Replayed]:
+def by_spans(blocks: Iterable[Block], spans: Iterable[Span]) -> list[list[Block]]:
+    """Blocks in groups that may be folded as one: no version begins or ends between them."""
+    edges = {edge for span in spans for edge in span if edge is not None}
     groups: list[list[Block]] = []
-    for block in blocks:  # a version may start at a block's edge: do not fold across it
-        starts = {seat.start_offset for seat in partition.roster}
-        if not groups or block.start in starts:
+    for block in blocks:
+        if not groups or block.start in edges:
             groups.append([])
         groups[-1].append(block)
-    return [replayed for group in groups for replayed in _fold_group(partition, group, versions)]
+    return groups
 
 
-def _fold_group(partition: Partition, blocks: list[Block], versions: Mapping[int, Version]) -> Iterator[Replayed]:
-    merged = Block(
+def merged(blocks: Sequence[Block]) -> Block:
+    """Blocks that follow each other as one."""
+    return Block(
         blocks[0].start,
         blocks[-1].end,
         np.concatenate([block.offset for block in blocks]),
@@ -100,7 +239,17 @@ def _fold_group(partition: Partition, blocks: list[Block], versions: Mapping[int
         np.concatenate([block.values for block in blocks]),
         np.concatenate([block.present for block in blocks]),
     )
-    (folded,) = fold([(partition, merged)], versions)
+
+
+def _cut(block: Block, size: int) -> tuple[Block, Block]:
+    """The first observations of a block, and the others."""
+    edge = int(block.offset[size])
+    before, after = block.take(np.arange(size)), block.take(np.arange(size, len(block)))
+    return replace(before, end=edge), replace(after, start=edge)
+
+
+def _fold_group(partition: Partition, blocks: Sequence[Block], versions: Mapping[int, Version]) -> Iterator[Replayed]:
+    (folded,) = fold([(partition, merged(blocks))], versions)
     begin = 0
     for block in blocks:
         rows = slice(begin, begin + len(block))

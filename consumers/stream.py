@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from consumers.roster import Seat, Span, incumbent_at, incumbent_of, spans
 from models import forecaster
 from models.blocks import Block, checksum
 from models.forecaster import Carried, Scanner, Task
@@ -67,16 +68,6 @@ class Arrivals:
     refusals: list[Refusal] = field(default_factory=list)
 
 
-class Seat(msgspec.Struct, frozen=True):
-    """One version in a partition's roster; offsets are those of its first block, and after its last."""
-
-    version: int
-    role: Literal["incumbent", "shadow"]
-    start_offset: int
-    join_offset: int
-    leave_offset: int | None = None
-
-
 @dataclass(frozen=True)
 class Version:
     """A version that can be stepped: its architecture and its network."""
@@ -95,6 +86,7 @@ class Partition:
         self.slots: dict[str, int] = {}
         self.series = SeriesState(form)
         self.roster: tuple[Seat, ...] = ()
+        self.spans: dict[int, Span] = {}
         self.carried: dict[int, Carried] = {}
 
     def add_name(self, name: str) -> int:
@@ -103,19 +95,19 @@ class Partition:
         self.names.append(name)
         return len(self.names) - 1
 
-    def seat(self, roster: Sequence[Seat], versions: Mapping[int, Version]) -> None:
-        """Follow a roster: who is new starts from zero, who left is forgotten."""
+    def seat(self, roster: Sequence[Seat], versions: Mapping[int, Version], mark: int | None = None) -> None:
+        """Follow a roster: who is new starts from zero, who left is forgotten, but for who answered after `mark`."""
         self.roster = tuple(roster)
-        running = {seat.version for seat in roster if seat.leave_offset is None}
-        self.carried = {number: carried for number, carried in self.carried.items() if number in running}
-        for number in sorted(running - set(self.carried)):
+        self.spans = spans(roster, mark)
+        self.carried = {number: carried for number, carried in self.carried.items() if number in self.spans}
+        for number in sorted(set(self.spans) - set(self.carried)):
             architecture = versions[number].architecture
             self.carried[number] = Carried(architecture.carried_size, architecture.horizon)
 
     @property
     def incumbent(self) -> int | None:
         """The version that answers."""
-        return next((s.version for s in self.roster if s.role == "incumbent" and s.leave_offset is None), None)
+        return incumbent_of(self.roster)
 
     def digest(self) -> str:
         """SHA-256 of names, series state and carried state: equal states, equal digests."""
@@ -251,7 +243,9 @@ def fold(work: Sequence[tuple[Partition, Block]], versions: Mapping[int, Version
     looked = [partition.series.look(b.slot, b.step, b.values, b.present) for partition, b in work]
     results = [_measure(partition, block, rows) for (partition, block), rows in zip(work, looked, strict=True)]
     for number in sorted({n for partition, _ in work for n in partition.carried}):
-        members = [i for i, (p, b) in enumerate(work) if len(b) and _started(p, number, b)]
+        members = [
+            i for i, (p, b) in enumerate(work) if len(b) and number in p.spans and p.spans[number].covers(b.start)
+        ]
         if members:
             parts = [(work[i][0], looked[i]) for i in members]
             found = _run(versions[number], parts)
@@ -260,12 +254,6 @@ def fold(work: Sequence[tuple[Partition, Block]], versions: Mapping[int, Version
     for (partition, _), rows in zip(work, looked, strict=True):
         partition.series.absorb(rows)
     return results
-
-
-def _started(partition: Partition, number: int, block: Block) -> bool:
-    return any(
-        s.version == number and s.leave_offset is None and s.start_offset <= block.start for s in partition.roster
-    )
 
 
 def _run(version: Version, parts: Sequence[tuple[Partition, Rows]]) -> list[tuple[Singles, Singles]]:
@@ -311,7 +299,7 @@ def _with_version(
 ) -> Folded:
     issued, paired = forecasts[rows.row_of], pairs[rows.row_of]
     counts = so_far.counts
-    if number == partition.incumbent:
+    if number == incumbent_at(partition.roster, so_far.block.start):
         counts = counts + Counter(forecasts=len(issued), pairs=int(np.count_nonzero(~np.isnan(paired).all(axis=1))))
     block = replace(
         so_far.block,

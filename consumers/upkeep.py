@@ -5,45 +5,58 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from consumers.snapshots import encode_chunk
+from consumers.keeping import Taken
+from consumers.snapshots import encode_chunk, holds
 from models.scaling import NO_STEP
 
 if TYPE_CHECKING:
     from consumers.holding import Holding, Limits
+    from consumers.keeping import Chunk
+    from consumers.ledger import SnapshotWrite
     from models.blocks import Block
 
 CALL_BYTES = 1_200_000  # of snapshots in one call
-OVERHEAD_BYTES = 40  # of a chunk in a call, beside its arrays
+OVERHEAD_BYTES = 300  # of a chunk in a call, beside its arrays
 WAITING_SNAPSHOTS = 64
 TRIM_READ = 64  # blocks that may go in one pass: more than come between two
 
 
 def encode_snapshots(holding: Holding, records: int) -> None:
     """Encode the chunks whose turn it is after `records` more; they are written once the mark is here."""
+    plan, partition = holding.plan, holding.partition
+    holding.snapshots += plan.newborn()
     if len(holding.snapshots) >= WAITING_SNAPSHOTS:
         return
-    plan, partition = holding.plan, holding.partition
+    held = holds(partition)
     for first in plan.turn(records, len(partition.names)):
-        holding.snapshots.append((holding.next, first, encode_chunk(partition, first, plan.slots)))
+        series, carried = encode_chunk(partition, first, plan.slots)
+        holding.snapshots.append(Taken(first, holding.next, holding.newest_step, held, series, carried))
         plan.taken(first, holding.next)
-    holding.snapshots += [(holding.next, first, b"") for first in plan.unchanged(holding.next)]
+    unchanged = plan.unchanged(holding.next)
+    holding.snapshots += [Taken(first, holding.next, holding.newest_step, held) for first in unchanged]
 
 
 def write_snapshots(holding: Holding) -> None:
-    """Write the snapshots that the mark has reached, as many in a call as its size allows.
+    """Write the snapshots that the mark has reached, as many in a call as its size allows, a chunk once in each.
 
     Raises:
         FencedError, OffsetConflict: the ledger is no longer ours, or not where it was.
         ServiceUnreachable: Redis did not answer; call again.
     """
-    while holding.snapshots and holding.snapshots[0][0] <= holding.mark_told:
-        sizes = itertools.accumulate(OVERHEAD_BYTES + len(data) for _, _, data in holding.snapshots)
-        fitting = sum(1 for _ in itertools.takewhile(lambda size: size <= CALL_BYTES, sizes))
-        some = [one for one in holding.snapshots[: max(1, fitting)] if one[0] <= holding.mark_told]
-        holding.ledger.write_snapshots([(first, offset, data) for offset, first, data in some])
-        for offset, first, _ in some:
-            holding.plan.stored(first, offset)
-        del holding.snapshots[: len(some)]
+    plan = holding.plan
+    while holding.snapshots and holding.snapshots[0].offset <= holding.mark_told:
+        writes: list[SnapshotWrite] = []
+        chunks: dict[int, Chunk] = {}
+        size = 0
+        for taken in holding.snapshots:
+            size += OVERHEAD_BYTES + len(taken.series) + len(taken.carried)
+            if taken.offset > holding.mark_told or taken.first in chunks or (writes and size > CALL_BYTES):
+                break
+            write, chunks[taken.first] = plan.write(taken)
+            writes.append(write)
+        holding.ledger.write_snapshots(writes, plan.least(chunks))
+        plan.stored(chunks)
+        del holding.snapshots[: len(writes)]
 
 
 def trim(holding: Holding, limits: Limits) -> None:

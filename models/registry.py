@@ -177,7 +177,7 @@ class Registry:
 
     def aliases(self) -> Aliases:
         """Who is who at present."""
-        return _aliases(calling(self._client.hgetall, self.state_key))
+        return _aliases(calling(self._client.hgetall, self._key("state")))
 
     def statuses(self) -> dict[int, Status]:
         """The versions that must not be used, with what became of them."""
@@ -228,17 +228,12 @@ class Registry:
 
     def partitions(self) -> int:
         """How many partitions the model's observations have; 0 before any consumer ran."""
-        found = calling(self._client.hget, self.state_key, "partitions")
+        found = calling(self._client.hget, self._key("state"), "partitions")
         return int(found) if found else 0
 
     def set_partitions(self, count: int) -> None:
         """Note how many partitions there are, so that the ledgers can be found."""
-        calling(self._client.hset, self.state_key, "partitions", count)
-
-    @property
-    def state_key(self) -> str:
-        """The key that the aliases stand in: in a cluster it names the node that holds the registry."""
-        return self._key("state")
+        calling(self._client.hset, self._key("state"), "partitions", count)
 
     def _change(self, function: str, by: By, *arguments: str | int) -> Aliases:
         if not by.reason.strip():

@@ -5,7 +5,7 @@ Waiting and retrying are left to the caller: a call either answers, or says that
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import redis
 from redis import exceptions as redis_errors
@@ -45,6 +45,7 @@ TRANSIENT = (
 )
 
 Client = redis.Redis | RedisCluster
+Promise = Literal["always", "on request", "none"]
 
 
 def connect(url: str, *, password: str = "", timeout_s: float = 5.0, cluster: bool = False) -> Client:
@@ -129,3 +130,75 @@ def server_facts(client: Client) -> dict[str, Any]:
     for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
         facts |= calling(client.config_get, name)
     return facts
+
+
+def promise(client: Client) -> Promise:
+    """Whether what the server acknowledged survives a power cut: always, on request (`WAITAOF`), or nobody knows.
+
+    Raises:
+        ServiceUnreachable: it did not answer.
+    """
+    node = _node_of(client, "killick")
+    try:
+        found = calling(node.config_get, "append*")
+    except (LedgerError, ConfigError):  # some hosts keep their settings to themselves
+        found = {}
+    settings = {_text(name): _text(value) for name, value in found.items()}
+    if settings.get("appendonly", "yes") != "yes" or settings.get("appendfsync") == "no":
+        return "none"  # with appendfsync no, WAITAOF is known and never answers that it is done
+    if settings.get("appendfsync") == "always":
+        return "always"
+    try:
+        calling(node.execute_command, "WAITAOF", 1, 0, 1)
+    except LedgerError:  # Redis before 7.2 does not know it
+        return "none"
+    return "on request"
+
+
+class OnDisk:
+    """Asks whether all that was written up to now, where `key` lives, is on the server's disk.
+
+    The server is asked on one connection: its answer is about what came before on it.
+    """
+
+    def __init__(self, client: Client, key: str) -> None:
+        self._node = _node_of(client, key)
+        self._key = key
+        self._connection: redis.Redis | None = None
+
+    def reached(self, timeout_ms: int = 1) -> bool:
+        """Whether it is there, after waiting for so long at most.
+
+        Raises:
+            ServiceUnreachable: the server did not answer; ask again.
+        """
+        try:
+            if self._connection is None:
+                pool = self._node.connection_pool
+                self._connection = redis.Redis(connection_pool=pool, single_connection_client=True)
+                calling(self._connection.set, self._key, "1")
+            local = int(calling(self._connection.execute_command, "WAITAOF", 1, 0, timeout_ms)[0])
+        except (ServiceUnreachable, LedgerError):
+            self.close()
+            raise
+        if local:
+            self.close()
+        return bool(local)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _node_of(client: Client, key: str) -> redis.Redis:
+    """The client of the one server that holds a key."""
+    if isinstance(client, RedisCluster):
+        owner: Any = client.get_node_from_key  # redis-py gives it no types
+        return client.get_redis_connection(owner(key))
+    return client
+
+
+def _text(found: object) -> str:
+    return found.decode() if isinstance(found, bytes) else str(found)

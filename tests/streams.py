@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from hypothesis import strategies as st
 
-from consumers.stream import Arrivals, Partition, Seat, Version, admit, fold
+from consumers.roster import Seat
+from consumers.stream import Arrivals, Partition, Version, admit, fold
 from models.architecture import Architecture, Inputs
 from models.scaling import SeriesForm
 
@@ -53,6 +55,19 @@ def architecture_of(**changes: Any) -> Architecture:
         "inputs": Inputs(lags=3, season_lags=(2,)),
     }
     return Architecture(**(values | changes))
+
+
+class AtOnce(Executor):
+    """Runs what it is given before it returns."""
+
+    def submit(self, work: Any, /, *arguments: Any, **options: Any) -> Future[Any]:
+        """The outcome, which is there already."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*arguments, **options))
+        except Exception as error:  # noqa: BLE001 - handed to whoever asks for the outcome
+            future.set_exception(error)
+        return future
 
 
 class NumpyScanner:

@@ -12,17 +12,19 @@ import resource
 import secrets
 import statistics
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from consumers.observer import Observer
 from models.errors import KillickError, ServiceUnreachable
 from worker import wiring
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
 
     from consumers.kafka_sink import Sink
@@ -69,8 +71,8 @@ class Pipe(Protocol):
         """Whether anything came."""
 
 
-class Timings:
-    """An observer that keeps latencies (consumers.observer.Observer)."""
+class Timings(Observer):
+    """An observer that keeps latencies."""
 
     def __init__(self) -> None:
         self.latencies: list[tuple[float, int]] = []
@@ -78,24 +80,6 @@ class Timings:
     def acknowledged(self, seconds: float, forecasts: int) -> None:
         """From poll to acknowledgement, for so many forecasts."""
         self.latencies.append((seconds, forecasts))
-
-    def block(self, counts: Mapping[str, int], version: int | None) -> None:
-        """Not kept."""
-
-    def commit(self, seconds: float) -> None:
-        """Not kept."""
-
-    def lag(self, partition: int, records: int | None) -> None:
-        """Not kept."""
-
-    def rewound(self) -> None:
-        """Not kept."""
-
-    def mismatch(self) -> None:
-        """Not kept."""
-
-    def redis_up(self, *, up: bool) -> None:
-        """Not kept."""
 
     def quantile_ms(self, q: float) -> float:
         """A quantile of the latencies in milliseconds, every forecast counted."""
@@ -287,14 +271,13 @@ def _run_ceiling(own: Settings, row: Row, pipe: Pipe) -> None:
 
 def run_service(own: Settings, row: Row, pipe: Pipe) -> None:
     """The consumer as `killick consumer` runs it, without its pages."""
-    from consumers.loop import Consumer
-
     timings = Timings()
-    limits = wiring.limits(own)
-    with closing(wiring.redis_client(own)) as client, closing(wiring.sink(own)) as sink:
-        where = wiring.topics(own)
-        opener = wiring.opener(own, client, where, limits, sink, timings)
-        consumer = Consumer(wiring.source(own), opener, limits, timings)
+    with (
+        closing(wiring.redis_client(own)) as client,
+        closing(wiring.sink(own)) as sink,
+        ThreadPoolExecutor(1) as loading,
+    ):
+        consumer = wiring.consumer(own, client, loading, sink, wiring.limits(own), timings)
         began, warm = 0.0, 0
 
         def published() -> int:

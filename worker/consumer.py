@@ -6,10 +6,10 @@ import logging
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from consumers.loop import Consumer
 from models.errors import ServiceUnreachable
 from worker import wiring
 from worker.metrics import ConsumerMetrics, Health, Pages
@@ -17,6 +17,7 @@ from worker.metrics import ConsumerMetrics, Health, Pages
 if TYPE_CHECKING:
     from types import FrameType
 
+    from consumers.loop import Consumer
     from worker.settings import Settings
 
 SILENT_S = 60.0  # without a step for so long, the process is not well
@@ -87,12 +88,12 @@ class Service:
         """A consumer; `stack` closes what it uses, the last first."""
         settings = self._settings
         client = stack.enter_context(closing(wiring.redis_client(settings)))
-        where = wiring.topics(settings)
         sink = stack.enter_context(closing(wiring.sink(settings)))
-        source = wiring.source(settings)
-        opener = wiring.opener(settings, client, where, self._limits, sink, self.metrics)
-        log.info("consuming %s as %s", where.observations, settings.kafka_group, extra={"action": "started"})
-        return Consumer(source, opener, self._limits, self.metrics)
+        loading = ThreadPoolExecutor(1, "loading")
+        stack.callback(loading.shutdown, wait=False, cancel_futures=True)
+        consumer = wiring.consumer(settings, client, loading, sink, self._limits, self.metrics)
+        log.info("consuming %s as %s", settings.kafka.observations, settings.kafka_group, extra={"action": "started"})
+        return consumer
 
     def _step(self, stack: ExitStack, consumer: Consumer) -> None:
         consumer.last_step_at = time.monotonic()

@@ -18,13 +18,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from consumers.observer import Observer
 from models.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from consumers.roster import Seat
 
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 PAGE_TIMEOUT_S = 10.0  # who asks more slowly holds no thread
+SWAP_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 SIZE_BUCKETS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0)
 
 log = logging.getLogger(__name__)
@@ -58,8 +62,8 @@ class WeightedHistogram:
         yield family
 
 
-class ConsumerMetrics:
-    """The metrics of a consumer process: the loop's observer (consumers.observer.Observer)."""
+class ConsumerMetrics(Observer):
+    """The metrics of a consumer process: the loop's observer."""
 
     def __init__(self, model: str) -> None:
         self.registry = CollectorRegistry()
@@ -80,7 +84,15 @@ class ConsumerMetrics:
         self.latency = self._histogram(
             "forecast_latency_seconds", "From poll to acknowledged forecast.", LATENCY_BUCKETS_S
         )
-        self._incumbent: int | None = None
+        self._activated = self._gauge("version_activated_timestamp_seconds", "When it began to answer.", "version")
+        self._diverged = self._gauge(
+            "partition_diverged", "1 where a partition can't follow the registry.", "partition"
+        )
+        self.swaps = self._histogram(
+            "swap_seconds", "From the registry's change to another version's seat.", SWAP_BUCKETS_S
+        )
+        self.spin_ups = self._histogram("spin_up_seconds", "Time of one version's spin-up.", SWAP_BUCKETS_S)
+        self._seats: dict[int, set[tuple[str, str]]] = {}  # partition → (version, role)
 
     def block(self, counts: Mapping[str, int], version: int | None) -> None:
         """A block was committed."""
@@ -102,7 +114,6 @@ class ConsumerMetrics:
             self.sizes.observe(counts["observations"])
         if version is not None:
             self._forecasts.labels(self._model, str(version)).inc(counts.get("forecasts", 0))
-            self._show_incumbent(version)
 
     def commit(self, seconds: float) -> None:
         """How long the ledger took for one commit."""
@@ -133,11 +144,33 @@ class ConsumerMetrics:
         """Whether the last call to Redis was answered."""
         self._redis_up.labels(self._model).set(int(up))
 
-    def _show_incumbent(self, version: int) -> None:
-        if version != self._incumbent:
-            self._version_info.clear()
-            self._version_info.labels(self._model, str(version), "incumbent").set(1)
-            self._incumbent = version
+    def roster(self, partition: int, seats: Sequence[Seat]) -> None:
+        """Who runs in a partition that is at work here; nobody where it no longer is."""
+        before = self._all_seats()
+        self._seats[partition] = {(str(seat.version), seat.role) for seat in seats if seat.leave_offset is None}
+        now = self._all_seats()
+        for gone in before - now:
+            self._version_info.remove(self._model, *gone)
+        for version, role in now - before:
+            self._version_info.labels(self._model, version, role).set(1)
+
+    def spun_up(self, partition: int, version: int, seconds: float) -> None:
+        """A version was given its carried state."""
+        del partition, version
+        self.spin_ups.observe(seconds)
+
+    def swapped(self, partition: int, version: int, seconds: float) -> None:
+        """Another version answers."""
+        del partition
+        self.swaps.observe(seconds)
+        self._activated.labels(self._model, str(version)).set_to_current_time()
+
+    def diverged(self, partition: int, why: str) -> None:
+        """Whether a partition can't follow the registry."""
+        self._diverged.labels(self._model, str(partition)).set(int(bool(why)))
+
+    def _all_seats(self) -> set[tuple[str, str]]:
+        return {one for seats in self._seats.values() for one in seats}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         counter = Counter(f"killick_{name}", text, ["model", *labels], registry=self.registry)

@@ -182,6 +182,24 @@ class LedgerSettings(Section):
     snapshot_every: int = Field(default=20_000, ge=100, description="observations of a partition between two snapshots")
 
 
+class SwapSettings(Section):
+    """How versions follow each other in the running stream."""
+
+    about: ClassVar[str] = "How versions follow each other in the running stream."
+
+    spin_up_steps: int = Field(
+        default=64, ge=1, le=1_000_000, description="least past that a version is given before it runs, steps"
+    )
+    spin_up: Length = Field(
+        default=Duration(86_400_000), description="the same as a length of event time; the longer of the two counts"
+    )
+    guard: Length = Field(
+        default=Duration(7 * 86_400_000),
+        description="event time that the version before reads along after a promotion",
+    )
+    poll: PositiveLength = Field(default=Duration(200), description="how often consumers look at the registry")
+
+
 class NetworkSettings(Section):
     """The network that `killick fit` builds."""
 

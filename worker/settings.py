@@ -30,6 +30,7 @@ from worker.sections import (
     NetworkSettings,
     RedisSettings,
     Section,
+    SwapSettings,
     TrainingSettings,
 )
 
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = Field(default=KafkaSettings(), description=KafkaSettings.about)
     redis: RedisSettings = Field(default=RedisSettings(), description=RedisSettings.about)
     ledger: LedgerSettings = Field(default=LedgerSettings(), description=LedgerSettings.about)
+    swap: SwapSettings = Field(default=SwapSettings(), description=SwapSettings.about)
     network: NetworkSettings = Field(default=NetworkSettings(), description=NetworkSettings.about)
     training: TrainingSettings = Field(default=TrainingSettings(), description=TrainingSettings.about)
     http: HttpSettings = Field(default=HttpSettings(), description=HttpSettings.about)
@@ -100,6 +102,16 @@ class Settings(BaseSettings):
     def max_gap_steps(self) -> int:
         """Longest gap that is bridged, in steps left out; 0 bridges none."""
         return self.model.max_gap.ms // self.interval_ms
+
+    @property
+    def spin_up_steps(self) -> int:
+        """The past that a version is given before it runs, in steps."""
+        return max(self.swap.spin_up_steps, self.swap.spin_up.ms // self.interval_ms)
+
+    @property
+    def guard_steps(self) -> int:
+        """How long the version before reads along after a promotion, in steps."""
+        return self.swap.guard.ms // self.interval_ms
 
     @property
     def max_ahead_ms(self) -> int:

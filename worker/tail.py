@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from consumers.stream import Partition, Seat, Version, fold
+from consumers.roster import Seat
+from consumers.stream import Partition, Version, fold
 from models.network import Network
 from models.skill import ErrorSums, mean_skill, persistence, seasonal_naive, skill
 

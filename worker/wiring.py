@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import gc
+import logging
+import time
 from typing import TYPE_CHECKING
 
 from models.registry import Registry
-from models.server import Client, connect
+from models.server import Client, OnDisk, connect, promise
 
 GC_THRESHOLDS = (10_000, 20, 50)
+LOOKUP_S = 2.0
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
 
     from consumers.holding import Limits, Opener, Topics
     from consumers.kafka import Source
     from consumers.kafka_admin import Admin
     from consumers.kafka_sink import Sink
     from consumers.ledger import Ledger
+    from consumers.loop import Consumer
     from consumers.observer import Observer
     from consumers.stream import Version
+    from consumers.versions import Versions
     from worker.settings import Settings
 
 
@@ -112,10 +120,12 @@ def limits(settings: Settings, *, accept_gap: bool = False) -> Limits:
         retention_steps=max(1, settings.ledger.retention.ms // settings.interval_ms),
         retention_blocks=settings.ledger.retention_blocks,
         accept_gap=accept_gap,
+        spin_up_steps=settings.spin_up_steps,
+        guard_steps=settings.guard_steps,
     )
 
 
-def loader(settings: Settings, versions: Registry) -> Callable[[int], Version]:
+def loader(settings: Settings, registered: Registry) -> Callable[[int], Version]:
     """A function that loads a version, checks it against the model and against this machine, and compiles it."""
 
     def load(number: int) -> Version:
@@ -126,7 +136,7 @@ def loader(settings: Settings, versions: Registry) -> Callable[[int], Version]:
         start_tensorflow(settings.network.threads)
         from models.network import Network
 
-        architecture, _, weights = versions.load(number)
+        architecture, _, weights = registered.load(number)
         check_fit(architecture, settings.series_form())
         network = Network(architecture, weights)
         network.self_test()
@@ -143,21 +153,66 @@ def settle_memory() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
+def lookup(settings: Settings) -> Callable[[], Topics]:
+    """A function that looks the topics up, anew once in a while: one may be deleted and made again meanwhile."""
+    found: list[tuple[float, Topics]] = []
+
+    def look() -> Topics:
+        now = time.monotonic()
+        if not found or now - found[-1][0] > LOOKUP_S:
+            found[:] = [(now, topics(settings))]
+        return found[-1][1]
+
+    return look
+
+
+def disk(client: Client) -> Callable[[str], OnDisk | None]:
+    """A function that waits for what was written to be on the disk of a key's server, where that needs waiting."""
+    promised = promise(client)
+    if promised == "none":
+        log.warning(
+            "this Redis can't say what is on its disk: a change of version may be forgotten after a power cut "
+            "(`killick doctor` says what to do)",
+            extra={"action": "no-promise"},
+        )
+    return lambda key: OnDisk(client, key) if promised == "on request" else None
+
+
+def versions(settings: Settings, client: Client, executor: Executor) -> Versions:
+    """The versions that a consumer can step, loaded by `executor`."""
+    from consumers.versions import Versions
+
+    return Versions(loader(settings, registry(settings, client)), executor)
+
+
 def opener(
-    settings: Settings, client: Client, where: Topics, bounds: Limits, sender: Sink, observer: Observer
+    settings: Settings, client: Client, known: Versions, sender: Sink, bounds: Limits, observer: Observer
 ) -> Opener:
     """Opens partitions."""
     from consumers.holding import Opener
 
-    versions = registry(settings, client)
     return Opener(
         client,
         settings.model.name,
         settings.series_form(),
-        where,
+        lookup(settings),
         bounds,
-        registry=versions,
-        load=loader(settings, versions),
+        registry=registry(settings, client),
+        versions=known,
         sender=sender,
         observer=observer,
     )
+
+
+def consumer(
+    settings: Settings, client: Client, executor: Executor, sender: Sink, bounds: Limits, observer: Observer
+) -> Consumer:
+    """A consumer of the model's observations; versions are loaded by `executor`."""
+    from consumers.following import Follower
+    from consumers.loop import Consumer
+
+    known = versions(settings, client, executor)
+    opens = opener(settings, client, known, sender, bounds, observer)
+    poll_s = settings.swap.poll.ms / 1000
+    follower = Follower(registry(settings, client), known, bounds, observer, disk(client), poll_s=poll_s)
+    return Consumer(source(settings), opens, follower, known, bounds, observer)

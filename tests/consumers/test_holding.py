@@ -8,13 +8,15 @@ import pytest
 
 from consumers.holding import Holding, Limits, Opener, Topics
 from consumers.ledger import Commit, Ledger, RawRecord, Refused
-from consumers.stream import Partition, Refusal, Seat, Version, admit, fold
+from consumers.roster import Seat
+from consumers.stream import Partition, Refusal, Version, admit, fold
+from consumers.versions import Versions
 from models.blocks import empty_block
 from models.errors import LedgerError
 from models.registry import Registry
 from models.weights import fresh_weights, weights_to_bytes
 from tests.consumers.test_publishing import Topic
-from tests.streams import FORM, NumpyScanner, architecture_of, stream_of
+from tests.streams import FORM, AtOnce, NumpyScanner, architecture_of, stream_of
 from worker.metrics import ConsumerMetrics
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ VERSION = Version(1, ARCHITECTURE, NumpyScanner(ARCHITECTURE, 1))
 def opener_of(store: Store, model: str, topic: Topic, partitions: int = 1) -> Opener:
     """An opener whose only version is a network in NumPy."""
     return Opener(
-        store.client, model, FORM, Topics("observations", "predictions", "dead", "t", partitions), Limits(),
-        registry=Registry(store.client, model), load=lambda _: VERSION, sender=topic, observer=ConsumerMetrics(model),
+        store.client, model, FORM, lambda: Topics("observations", "predictions", "dead", "t", partitions), Limits(),
+        registry=Registry(store.client, model), versions=Versions(lambda _: VERSION, AtOnce()), sender=topic,
+        observer=ConsumerMetrics(model),
     )  # fmt: skip
 
 

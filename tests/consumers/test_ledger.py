@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from consumers.ledger import LIBRARY, READ_BLOCKS, Commit, Head, Ledger, RawRecord, Refused
-from consumers.stream import Refusal, Seat
+from consumers.roster import Seat
+from consumers.stream import Refusal
 from models.blocks import Block, empty_block, encode_block
 from models.errors import FencedError, LedgerError, OffsetConflict, ServiceUnreachable
 from models.registry import Registry

@@ -9,7 +9,8 @@ import pytest
 
 from consumers.ledger import Commit, Ledger
 from consumers.pairs import pair_tables
-from consumers.stream import Partition, Seat, Version, admit, fold
+from consumers.roster import Seat
+from consumers.stream import Partition, Version, admit, fold
 from models.blocks import empty_block
 from tests.streams import FORM, MAX_GAP, NumpyScanner, Stream, architecture_of, cuts_of, stream_of
 

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from consumers import recovery
 from consumers.ledger import Commit, Head, Ledger
-from consumers.recovery import replay, restore
-from consumers.snapshots import SnapshotPlan, encode_chunk
-from consumers.stream import Partition, Seat, Version, admit, fold
+from consumers.keeping import SnapshotPlan, Taken
+from consumers.recovery import Recovery, per_slot
+from consumers.roster import Seat
+from consumers.snapshots import encode_chunk, holds
+from consumers.stream import Partition, Version, admit, fold
 from models.blocks import decode_block, empty_block, encode_block
 from tests.streams import FORM, NumpyScanner, Stream, architecture_of, cuts_of, stream_of, streams
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.services
 CHUNK_SLOTS = 2
+DEPTH_STEPS = 10
 _ONE = architecture_of()
 _TWO = architecture_of(form="plain", horizon=2, units=(4, 2), cell="gru")
 VERSIONS = {1: Version(1, _ONE, NumpyScanner(_ONE, 1)), 2: Version(2, _TWO, NumpyScanner(_TWO, 2))}
@@ -38,8 +41,9 @@ class Live:
 
     ledger: Ledger
     partition: Partition = field(default_factory=lambda: Partition(FORM))
-    plan: SnapshotPlan = field(default_factory=lambda: SnapshotPlan(CHUNK_SLOTS, 10, {}))
+    plan: SnapshotPlan = field(default_factory=lambda: SnapshotPlan(CHUNK_SLOTS, 10, DEPTH_STEPS, {}))
     at: int = 0
+    newest_step: int = 0
     forecasts: dict[int, dict[int, bytes]] = field(default_factory=dict)  # version -> block's end -> bytes
 
     def begin(self) -> None:
@@ -50,7 +54,11 @@ class Live:
     def seat(self, roster: list[Seat]) -> None:
         """Commit a roster."""
         self.ledger.commit(Commit(self.at, empty_block(self.at, 2), roster=roster))
+        before = set(self.partition.spans)
         self.partition.seat(roster, VERSIONS)
+        for number in set(self.partition.spans) - before:
+            start = self.partition.spans[number].start
+            self.plan.joined(number, start, self.at, len(self.partition.names))
 
     def take(self, stream: Stream, begin: int, end: int) -> None:
         """Fold and commit the records `begin` to before `end`."""
@@ -58,7 +66,8 @@ class Live:
         (folded,) = fold([(self.partition, admitted.block)], VERSIONS)
         counts = folded.counts + Counter(duplicates=admitted.duplicates)
         self.ledger.commit(Commit(begin, folded.block, new_names=admitted.new_names, counts=counts))
-        self.plan.note(folded.block)
+        self.plan.note(folded.block, self.newest_step)
+        self.newest_step = max(self.newest_step, int(folded.block.step.max(initial=0)))
         self.at = end
         for version, issued in folded.forecasts.items():
             self.forecasts.setdefault(version, {})[end] = issued.tobytes()
@@ -69,18 +78,23 @@ class Live:
 
     def snapshot(self, firsts: list[int]) -> None:
         """Snapshots of these chunks at the present offset, which must be published."""
+        held = holds(self.partition)
         for first in firsts:
             if first < len(self.partition.names):
-                data = encode_chunk(self.partition, first, CHUNK_SLOTS)
-                self.ledger.write_snapshots([(first, self.at, data)])
+                series, carried = encode_chunk(self.partition, first, CHUNK_SLOTS)
+                self.write([Taken(first, self.at, self.newest_step, held, series, carried)])
                 self.plan.taken(first, self.at)
-                self.plan.stored(first, self.at)
 
     def confirm(self) -> None:
         """Say which chunks did not change."""
-        for first in self.plan.unchanged(self.at):
-            self.ledger.write_snapshots([(first, self.at, b"")])
-            self.plan.stored(first, self.at)
+        self.write([Taken(first, self.at, self.newest_step) for first in self.plan.unchanged(self.at)])
+
+    def write(self, some: list[Taken]) -> None:
+        """Write these, and first what is new."""
+        for taken in [*self.plan.newborn(), *some]:
+            write, chunk = self.plan.write(taken)
+            self.ledger.write_snapshots([write], self.plan.least({taken.first: chunk}))
+            self.plan.stored({taken.first: chunk})
 
     def trim(self) -> int:
         """Let go of what nothing needs."""
@@ -91,9 +105,11 @@ def recovered(ledger: Ledger) -> tuple[Partition, list[Replayed], int]:
     """The partition from the ledger alone, what was replayed for it, and from where."""
     head = ledger.head()
     assert head is not None
-    partition, after = restore(ledger, head, FORM, VERSIONS)
-    replayed = [one for batch in replay(ledger, head, partition, after, VERSIONS) for one in batch]
-    return partition, replayed, after
+    recovery = Recovery(ledger, head, FORM, VERSIONS)
+    replayed = [one for batch in recovery.run() for one in batch]
+    newest = {first: chunk.kept[-1].until for first, chunk in recovery.index.items()}
+    after = per_slot(newest, CHUNK_SLOTS, len(recovery.partition.names)).min(initial=head.next)
+    return recovery.partition, replayed, int(after)
 
 
 def new_live(store: Store, model: str) -> Live:
@@ -280,7 +296,7 @@ def test_an_altered_snapshot_is_seen(redis_store: Store) -> None:
     altered = encode_chunk(live.partition, 0, CHUNK_SLOTS)
     live.partition.carried[1].network[0, 0] -= 0.5
     live.take(stream, 30, 40)
-    live.ledger.write_snapshots([(0, 30, altered)])
+    live.write([Taken(0, 30, live.newest_step, holds(live.partition), *altered)])
     assert [one.mismatch for one in recovered(live.ledger)[1]] == [True]
 
 
@@ -326,7 +342,7 @@ def test_each_series_is_replayed_from_its_own_snapshot(redis_store: Store) -> No
         live.snapshot([0] if end == 20 else [2] if end == 40 else [])
     partition, replayed, after = recovered(live.ledger)
     assert partition.digest() == live.partition.digest()
-    assert after == -1
+    assert after == 0
     folded = Counter(slot for one in replayed for slot in one.block.slot.tolist())
     counted = {slot: sum(1 for i in range(60) if i % 6 == slot and i >= (20, 40, 0)[slot // 2]) for slot in range(6)}
     assert folded == counted

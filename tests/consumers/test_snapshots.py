@@ -20,7 +20,8 @@ from consumers.snapshots import (
     encode_chunk,
     restore_chunk,
 )
-from consumers.stream import Partition, Seat, Version
+from consumers.roster import Seat
+from consumers.stream import Partition, Version
 from models.blocks import Block
 from models.errors import LedgerError
 from models.scaling import SeriesForm

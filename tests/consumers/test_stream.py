@@ -10,7 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from consumers.stream import Partition, Seat, Version, admit, fold
+from consumers.roster import Seat
+from consumers.stream import Partition, Version, admit, fold
 from models.blocks import checksum
 from models.weights import fresh_weights
 from tests.streams import FORM, MAX_GAP, NumpyScanner, Stream, architecture_of, cuts_of, run, stream_of, streams

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from consumers.codec import Decoder
-from consumers.recovery import replay, restore
-from consumers.stream import Partition, Seat, Version, admit, fold
+from consumers.recovery import Recovery
+from consumers.roster import Seat
+from consumers.stream import Partition, Version, admit, fold
 from models.network import Network, configure
 
 if TYPE_CHECKING:
@@ -91,10 +92,10 @@ def recovered(stack: Stack, number: int, version: Version) -> State:
     head = ledger.head()
     assert head is not None, f"partition {number} has no ledger"
     versions = {version.number: version}
-    partition, after = restore(ledger, head, stack.form, versions)
-    for batch in replay(ledger, head, partition, after, versions):
+    recovery = Recovery(ledger, head, stack.form, versions)
+    for batch in recovery.run():
         assert not any(replayed.mismatch for replayed in batch), "a replayed block gave other bits"
-    return State(partition.digest(), pairs_digest(ledger.blocks()), ledger.counters())
+    return State(recovery.partition.digest(), pairs_digest(ledger.blocks()), ledger.counters())
 
 
 def pairs_digest(blocks: Iterable[Block]) -> str:

@@ -22,4 +22,4 @@ def test_state_pairs_and_counters_after_kills_are_those_of_an_uninterrupted_run(
     wanted = check(stack, load_version(stack))
     counted = {name for want in wanted for name in want.state.counters}
     assert {"duplicates", "gaps_bridged", "series_resets", "missing_targets", "refused.late"} <= counted
-    assert any(stack.ledger(number).snapshot_offsets() for number in range(2)), "no snapshot was written"
+    assert any(stack.ledger(number).snapshot_index() for number in range(2)), "no snapshot was written"

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from consumers.history import History
-from consumers.stream import Partition, Seat, Version, fold
+from consumers.roster import Seat
+from consumers.stream import Partition, Version, fold
 from models.architecture import Architecture, Inputs
 from models.errors import DataError, ServiceUnreachable
 from models.learning import TrainingSettings

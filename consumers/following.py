@@ -1,0 +1,261 @@
+"""Following the registry: who should answer and read along is spun up beside the stream, then seated.
+
+    registry polled ─► wanted ─► loaded and checked (another thread) ─► spun up (slices between blocks)
+                         └─ ready versions ─► one roster commit ─► on disk ─► its first forecast is published
+
+What can't be loaded leaves the incumbent answering, and the partition *diverged*.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from consumers.ledger import Commit, PartitionState
+from consumers.recovery import SpinUp
+from consumers.roster import Wanted, incumbent_of, reseated, shadows_of, wanted
+from models.blocks import empty_block
+from models.errors import LedgerError, VersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from consumers.holding import Holding, Limits
+    from consumers.observer import Observer
+    from consumers.versions import Versions
+    from models.registry import Aliases, Registry
+
+RETRY_S = 30.0  # a version that can't be followed is tried again
+SLICE_S, IDLE_SLICE_S = 0.005, 0.05  # of a spin-up between two blocks: while records come, and while none do
+LEAST_SLICE, LARGEST_SLICE = 64, 4096  # observations
+
+log = logging.getLogger(__name__)
+
+
+class Reachable(Protocol):
+    """What is on its way to the disk (models.server.OnDisk)."""
+
+    def reached(self) -> bool:
+        """Whether it is there."""
+
+
+@dataclass
+class _SpinningUp:
+    """The one spin-up that is under way."""
+
+    partition: int
+    work: SpinUp
+    began: float
+
+
+class Follower:
+    """Makes the rosters of a consumer's partitions follow the registry."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        versions: Versions,
+        limits: Limits,
+        observer: Observer,
+        disk: Callable[[str], Reachable | None],
+        *,
+        poll_s: float = 0.2,
+    ) -> None:
+        self._registry = registry
+        self._versions = versions
+        self._limits = limits
+        self._observer = observer
+        self._disk = disk  # by key; None: there is nothing to wait for
+        self._poll_s = poll_s
+        self._aliases: Aliases | None = None
+        self._polled_at = float("-inf")
+        self._moved_at = 0.0  # when the registry was seen to have moved
+        self._spinning: _SpinningUp | None = None
+        self._slice = LEAST_SLICE
+        self._failed: dict[tuple[int, int], tuple[str, float]] = {}  # partition, version → why not, and since when
+        self._said: dict[int, PartitionState] = {}
+
+    def poll(self, now: float) -> None:
+        """Look at the registry, once in a while."""
+        if now - self._polled_at < self._poll_s:
+            return
+        self._polled_at = now
+        aliases = self._registry.aliases()
+        if self._aliases is None or aliases.generation != self._aliases.generation:
+            self._moved_at = now
+            self._failed.clear()
+        self._aliases = aliases
+        self._failed = {at: failed for at, failed in self._failed.items() if now - failed[1] < RETRY_S}
+
+    def follow(self, holding: Holding, now: float, *, idle: bool) -> Commit | None:
+        """Do what there is to do for a partition of which all is committed, for some milliseconds at most.
+
+        The partition is seated anew at once; the commit that comes back must be the next one of its ledger.
+
+        Raises:
+            FencedError: the ledger is no longer ours.
+            ServiceUnreachable: Redis did not answer; call again.
+        """
+        aliases = self._aliases
+        if aliases is None or aliases.incumbent is None:
+            return None
+        target = self._wanted(holding, aliases)
+        missing = [version for version in target.missing if (holding.number, version) not in self._failed]
+        self._abandon(holding, missing)
+        ready = None
+        if missing and (self._spinning is None or self._spinning.partition == holding.number):
+            ready = self._bring(holding, missing[0], now, SLICE_S if not idle else IDLE_SLICE_S)
+        self._say(holding, aliases.generation, target.missing)
+        if ready is not None:
+            target = self._wanted(holding, aliases, ready.version.number)
+        roster = holding.partition.roster
+        if target.incumbent == incumbent_of(roster) and target.shadows == shadows_of(roster):
+            return None
+        return self._seat(holding, target, ready, aliases)
+
+    def opened(self, holding: Holding) -> None:
+        """A partition is at work: its roster may have changed since the last forecast that is published."""
+        roster = holding.partition.roster
+        answers = [s for s in roster if s.role == "incumbent" and s.leave_offset is None]
+        if answers and answers[0].join_offset >= holding.mark_told:
+            self._await_disk(holding)
+        self._observer.roster(holding.number, roster)
+
+    def committed(self, holding: Holding, now: float) -> None:
+        """The commit that `follow` gave is in the ledger: what changed is told, and awaited on the disk."""
+        roster = holding.partition.roster
+        answers = incumbent_of(roster)
+        for seat in roster:
+            if seat.leave_offset is None and seat.join_offset == holding.joined:
+                log.info(
+                    "partition %d: version %d is %s from offset %d on, its state begins at %d",
+                    holding.number, seat.version, seat.role, seat.join_offset, seat.start_offset,
+                    extra={"action": "seated", "partition": holding.number, "version": seat.version},
+                )  # fmt: skip
+                if seat.version == answers:
+                    self._observer.swapped(holding.number, seat.version, now - self._moved_at)
+                    self._await_disk(holding)
+        self._observer.roster(holding.number, roster)
+
+    def forget(self, partition: int) -> None:
+        """A partition is no longer ours."""
+        self._said.pop(partition, None)
+        if self._spinning is not None and self._spinning.partition == partition:
+            self._spinning = None
+
+    def needed(self) -> set[int]:
+        """The versions that partitions have to follow."""
+        aliases = self._aliases
+        return {v for v in (aliases.incumbent, aliases.candidate) if v is not None} if aliases else set()
+
+    def _await_disk(self, holding: Holding) -> None:
+        """Publish nothing of a partition until roster and registry are on the server's disk."""
+        keys = (holding.ledger.disk_key, self._registry.disk_key)
+        holding.disk = [waiting for waiting in map(self._disk, keys) if waiting is not None]
+
+    def _wanted(self, holding: Holding, aliases: Aliases, *ready: int) -> Wanted:
+        if aliases.incumbent is None:
+            raise LedgerError("the registry has no version", "this is a defect of killick")
+        return wanted(
+            holding.partition.roster,
+            incumbent=aliases.incumbent,
+            candidate=aliases.candidate,
+            previous=aliases.previous,
+            step=holding.newest_step,
+            guard_steps=self._limits.guard_steps,
+            ready=ready,
+        )
+
+    def _abandon(self, holding: Holding, missing: Sequence[int]) -> None:
+        """Give up a spin-up that is no longer the most urgent one."""
+        spinning = self._spinning
+        if spinning is None or spinning.partition != holding.number:
+            return
+        if spinning.work.version.number not in missing[:1]:
+            holding.plan.unpin(spinning.work.version.number)
+            self._spinning = None
+
+    def _bring(self, holding: Holding, number: int, now: float, budget_s: float) -> SpinUp | None:
+        """Load a version, and spin it up some of the way; it comes back when it has caught up."""
+        try:
+            version = self._versions.ask(number)
+            if version is None or _owes(holding, number):
+                return None
+            spinning = self._spinning
+            if spinning is None:
+                start = holding.plan.start_offset(holding.newest_step, holding.first)
+                holding.plan.pin(number, start)
+                work = SpinUp(holding.ledger, holding.partition.form, version, start, holding.plan.index)
+                spinning = self._spinning = _SpinningUp(holding.number, work, now)
+            if not self._advance(spinning.work, holding.next, budget_s):
+                return None
+        except (VersionError, LedgerError) as error:
+            self._fail(holding, number, error, now)
+            return None
+        self._spinning = None
+        self._observer.spun_up(holding.number, number, now - spinning.began)
+        return spinning.work
+
+    def _advance(self, work: SpinUp, until: int, budget_s: float) -> bool:
+        """Some of a spin-up, in slices of about the time that there is."""
+        began = time.perf_counter()
+        done = work.advance(self._slice, until)
+        took = max(time.perf_counter() - began, 1e-6)
+        self._slice = int(min(max(self._slice * min(budget_s / took, 2.0), LEAST_SLICE), LARGEST_SLICE))
+        return done
+
+    def _fail(self, holding: Holding, number: int, error: VersionError | LedgerError, now: float) -> None:
+        log.error(
+            "partition %d diverged: version %d can't be followed: %s",
+            holding.number, number, error,
+            extra={"action": "diverged", "partition": holding.number, "version": number},
+        )  # fmt: skip
+        self._failed[holding.number, number] = (str(error), now)
+        holding.plan.unpin(number)
+        self.forget(holding.number)
+
+    def _seat(self, holding: Holding, target: Wanted, ready: SpinUp | None, aliases: Aliases) -> Commit:
+        """Change who runs, from the next block on."""
+        partition = holding.partition
+        before = set(partition.spans)
+        roster = reseated(
+            partition.roster,
+            offset=holding.next,
+            step=holding.newest_step,
+            incumbent=target.incumbent,
+            shadows=target.shadows,
+            starts={} if ready is None else {ready.version.number: ready.start},
+        )
+        partition.seat(roster, self._versions.ready)
+        if ready is not None:
+            number = ready.version.number
+            partition.carried[number] = ready.carried
+            holding.plan.joined(number, ready.start, holding.next, len(partition.names))
+        for number in before - set(partition.spans):
+            holding.plan.unpin(number)
+        holding.joined = holding.next
+        block = empty_block(holding.next, len(partition.form.features))
+        return Commit(holding.next, block, roster=roster, generation=aliases.generation)
+
+    def _say(self, holding: Holding, generation: int, missing: Sequence[int]) -> None:
+        """Write down how far the partition follows, where that has changed."""
+        failed = {v: self._failed[holding.number, v][0] for v in missing if (holding.number, v) in self._failed}
+        if failed:
+            number, why = next(iter(failed.items()))
+            state = PartitionState("diverged", generation, number, why)
+        elif missing:
+            state = PartitionState("spinning-up", generation, missing[0])
+        else:
+            state = PartitionState("running", generation)
+        if self._said.get(holding.number) != state:
+            holding.ledger.note(state)
+            self._said[holding.number] = state
+            self._observer.diverged(holding.number, state.why)
+
+
+def _owes(holding: Holding, number: int) -> bool:
+    """Whether forecasts that the version issued in an earlier tenure are not published yet."""
+    left = [s.leave_offset for s in holding.partition.roster if s.version == number and s.leave_offset is not None]
+    return bool(left) and max(left) > holding.mark_told
