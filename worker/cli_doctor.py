@@ -111,16 +111,17 @@ def _kafka(settings: Settings, partitions: int | None) -> Iterator[Finding]:
 
 def _redis(settings: Settings, facts: dict[str, Any]) -> Iterator[Finding]:
     """Findings on the server, whose facts are put into `facts` for the memory sum."""
-    from models.server import calling, server_facts
+    from models.server import calling, promise, server_facts
     from worker import wiring
 
     client = wiring.redis_client(settings)
     try:
         facts |= server_facts(client)
+        promised = promise(client)
         before_s = time.time()
         seconds, microseconds = calling(client.time)
         now_ms = int((before_s + time.time()) * 500)
-        yield from examine.of_redis(facts, now_ms, seconds * 1_000 + microseconds // 1_000)
+        yield from examine.of_redis(facts, promised, now_ms, seconds * 1_000 + microseconds // 1_000)
         calling(client.function_list)
         yield Finding("ok", "redis functions", "the ledger's functions can be loaded")
     finally:

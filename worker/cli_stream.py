@@ -34,12 +34,12 @@ def consumer(session: Session, accept_gap: bool) -> None:
 @click.pass_obj
 def status(session: Session, as_json: bool) -> None:
     """Who answers in each partition, how far it is, whether it follows the registry, and what was counted."""
-    from worker.standing import within
+    from worker.standing import Aside
 
     settings = session.settings()
     from consumers import kafka_admin  # noqa: F401 - imported before the time runs, as it takes a fifth of all
 
-    log_ends = within(LAG_S, lambda: _log_ends(settings))
+    log_ends = Aside(lambda: _log_ends(settings))
     from worker import wiring
 
     client = wiring.redis_client(settings)
@@ -48,7 +48,7 @@ def status(session: Session, as_json: bool) -> None:
     paused = str(registry.last("pause", "rollback") or "") if aliases.paused else ""
     partitions = [found for ledger in wiring.ledgers(settings, client) if (found := _look(ledger)) is not None]
     client.close()
-    ends = log_ends() if partitions else {}
+    ends = (log_ends.found(LAG_S) or {}) if partitions else {}
     for part in partitions:
         end = ends.get(part["partition"])
         part["lag"] = None if end is None else max(0, end - part["next_offset"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.errors import DataError, KillickError, StaleCommand, VersionError
+from models.errors import DataError, ServiceUnreachable, StaleCommand, VersionError
 from worker.actor import this_actor
 from worker.durations import parse_duration
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from worker.standing import Following
 
 SHORT = 12  # characters of a digest
+DISK_MS = 3_000
 NO_CONSUMER = "no consumer is running: the partitions will follow when one starts (`killick consumer`)"
 
 
@@ -224,20 +225,44 @@ def _swap(
     timeout_s = parse_duration(timeout).seconds
     with _registry(session) as (settings, client, registry):
         former = expected if expected is not None else registry.aliases().incumbent
-        aliases = change(registry, former, by)
+        try:
+            aliases = change(registry, former, by)
+        except ServiceUnreachable as error:
+            cure = f"{error.cure}; `killick audit` says whether the change was made"
+            raise ServiceUnreachable(error.message, cure) from error
         click.echo(
             f"version {aliases.incumbent} is the incumbent of model {settings.model.name!r}; {done.format(former)} "
             f"(generation {aliases.generation})"
         )
         if aliases.paused:
             click.echo("automatic promotion is paused until `killick resume`")
+        _say_durable(client, registry)
         return 0 if no_wait else _wait(settings, client, registry, aliases, timeout_s)
+
+
+def _say_durable(client: Client, registry: Registry) -> None:
+    """Wait until the change is on the server's disk; a line where that can't be had."""
+    from models.server import OnDisk, promise
+
+    promised = promise(client)
+    if promised == "none":
+        click.echo(
+            "this Redis can't say what is on its disk: a power cut may undo the change (`killick doctor`)", err=True
+        )
+    if promised != "on request":
+        return
+    disk = OnDisk(client, registry.disk_key)
+    try:
+        if not disk.reached(DISK_MS):
+            click.echo(f"the change is not on Redis' disk after {DISK_MS / 1000:.0f} s: see its log", err=True)
+    finally:
+        disk.close()
 
 
 def _wait(settings: Settings, client: Client, registry: Registry, aliases: Aliases, timeout_s: float) -> int:
     from worker import wiring
     from worker.progress import progress
-    from worker.standing import following, wait_until_settled
+    from worker.standing import Aside, following, wait_until_settled
 
     version = aliases.incumbent or 0
     ledgers = wiring.ledgers(settings, client)
@@ -251,12 +276,16 @@ def _wait(settings: Settings, client: Client, registry: Registry, aliases: Alias
             )
         return following(version, aliases.generation, ledgers)
 
-    if not ledgers or (not look().settled and _nobody_runs(settings)):
+    if not ledgers:
         click.echo(NO_CONSUMER)
         return 0
     began = time.monotonic()
+    members = Aside(lambda: _members(settings))
     with progress("partitions that follow", len(ledgers), sys.stderr) as report:
-        found = wait_until_settled(look, report, timeout_s=timeout_s)
+        found = wait_until_settled(look, report, timeout_s=timeout_s, give_up=lambda: members.found() == 0)
+    if not found.settled and members.found() == 0:
+        click.echo(NO_CONSUMER)
+        return 0
     for line in found.lines():
         click.echo(line)
     if found.diverged:
@@ -269,17 +298,14 @@ def _wait(settings: Settings, client: Client, registry: Registry, aliases: Alias
     return 0 if len(found.follow) == len(ledgers) else 1
 
 
-def _nobody_runs(settings: Settings) -> bool:
-    """Whether Kafka says that the model's group has no consumer; False where it can't be known."""
+def _members(settings: Settings) -> int | None:
+    """How many consumers the model's group has; None where that can't be known."""
     from worker import wiring
 
     if settings.kafka.assignment == "manual":
-        return False
+        return None
+    admin = wiring.admin(settings)
     try:
-        admin = wiring.admin(settings)
-        try:
-            return admin.members(settings.kafka_group) == 0
-        finally:
-            admin.close()
-    except KillickError:
-        return False
+        return admin.members(settings.kafka_group)
+    finally:
+        admin.close()

@@ -12,8 +12,9 @@ from worker.durations import Duration
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from models.server import Promise
+
 MIN_REDIS = (7, 0)
-WAITAOF_REDIS = (7, 2)
 SKEW_LIMIT_MS = 2_000
 GIB = 1 << 30
 DEAD_LETTER_PARTITIONS = 1
@@ -75,8 +76,8 @@ def of_topics(admin: Topics, names: Mapping[str, str], dead_letters: str, *, cre
             )
 
 
-def of_redis(facts: Mapping[str, Any], now_ms: int, server_ms: int) -> Iterator[Finding]:
-    """What the server's facts promise and what they don't."""
+def of_redis(facts: Mapping[str, Any], promised: Promise, now_ms: int, server_ms: int) -> Iterator[Finding]:
+    """What the server's facts promise and what they don't; `promised`: what survives a power cut."""
     name, version = server_version(facts)
     shown = ".".join(str(part) for part in version)
     if name == "Redis" and version < MIN_REDIS:
@@ -84,8 +85,7 @@ def of_redis(facts: Mapping[str, Any], now_ms: int, server_ms: int) -> Iterator[
     else:
         yield Finding("ok", "redis version", f"{name} {shown}")
     yield _eviction(_text(facts, "maxmemory-policy") or _text(facts, "maxmemory_policy"))
-    waits = name == "Valkey" or version >= WAITAOF_REDIS
-    yield _durability(_text(facts, "appendonly"), _text(facts, "appendfsync"), waits=waits)
+    yield _durability(_text(facts, "appendonly"), _text(facts, "appendfsync"), promised)
     skew_ms = abs(server_ms - now_ms)
     if skew_ms > SKEW_LIMIT_MS:
         yield Finding(
@@ -117,30 +117,31 @@ def _eviction(policy: str) -> Finding:
     )
 
 
-def _durability(appendonly: str, appendfsync: str, *, waits: bool) -> Finding:
+def _durability(appendonly: str, appendfsync: str, promised: Promise) -> Finding:
     """What a power cut can cost; a crash of the server alone costs nothing with an append-only file."""
     subject = "redis durability"
-    if appendonly != "yes":
+    if appendonly == "no":
         return Finding(
             "warn",
             subject,
-            "appendonly is off: what Redis holds is lost with it",
-            "set appendonly yes (appendfsync everysec, or always)",
+            "appendonly is off: ledger and versions are gone when the server stops",
+            "set appendonly yes, and appendfsync everysec or always",
         )
-    if appendfsync == "always":
-        return Finding("ok", subject, "appendonly, appendfsync always: a commit is on disk when it is acknowledged")
-    if appendfsync == "everysec" and waits:
+    if promised == "always":
+        return Finding("ok", subject, "appendfsync always: commits and swaps are on disk when they are acknowledged")
+    if promised == "on request":
         return Finding(
             "ok",
             subject,
-            "appendonly, appendfsync everysec: a power cut may cost a second, which is then read again; "
-            "promotions wait for the disk (WAITAOF)",
+            f"appendfsync {appendfsync or 'unknown'}, WAITAOF: a power cut may cost a second of commits, which is read "
+            "again; a new version publishes nothing before its swap is on disk",
         )
     return Finding(
         "warn",
         subject,
-        f"appendonly, appendfsync {appendfsync}, no WAITAOF: a power cut may cost commits and promotions",
-        "set appendfsync always, or run Redis 7.2 or later, or Valkey",
+        f"appendfsync {appendfsync or 'unknown'}, nothing to wait for (WAITAOF): a power cut may cost commits, which "
+        "are read again, and may forget a swap whose forecasts are published already",
+        "set appendfsync always; or run Redis 7.2 or later, or Valkey, with appendfsync everysec",
     )
 
 

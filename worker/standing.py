@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from models.errors import KillickError
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from consumers.ledger import Head, Ledger, PartitionState
     from consumers.roster import Seat
+
+LOOK_EVERY_S = 0.1
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -94,40 +98,40 @@ def following(version: int, generation: int, ledgers: Sequence[Ledger]) -> Follo
 
 
 def wait_until_settled(
-    look: Callable[[], Following], report: Callable[[int, str], None], *, timeout_s: float, every_s: float = 0.2
+    look: Callable[[], Following],
+    report: Callable[[int, str], None],
+    *,
+    timeout_s: float,
+    give_up: Callable[[], bool],
 ) -> Following:
-    """How it stands when nothing more will happen, or the time is up."""
+    """How it stands when nothing more will happen, the time is up, or there is reason to give up."""
     deadline = time.monotonic() + timeout_s
     while True:
         found = look()
         report(len(found.follow), "; ".join(found.lines()[1:]))
-        if found.settled or time.monotonic() >= deadline:
+        if found.settled or time.monotonic() >= deadline or give_up():
             return found
-        time.sleep(every_s)
+        time.sleep(LOOK_EVERY_S)
 
 
-def within(seconds: float, work: Callable[[], Mapping[int, int]]) -> Callable[[], Mapping[int, int]]:
-    """Begins `work` beside what comes next; the function gives back what it found, or nothing where it takes longer.
+class Aside(Generic[Found]):
+    """Does `work` beside what comes next; where a service is away nothing is found: who asks can do without."""
 
-    Seconds count from the beginning. Where a service is away nothing is found either: who asks can do without.
-    """
-    found: list[Mapping[int, int]] = []
+    def __init__(self, work: Callable[[], Found]) -> None:
+        self._work = work
+        self._found: Found | None = None
+        self._began = time.monotonic()
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
 
-    def run() -> None:
-        try:
-            found.append(work())
-        except KillickError:
-            return
+    def found(self, within_s: float = 0.0) -> Found | None:
+        """What was found, waited for until so many seconds after the beginning; None: nothing yet."""
+        self._thread.join(max(0.0, self._began + within_s - time.monotonic()))
+        return self._found
 
-    thread = Thread(target=run, daemon=True)
-    began = time.monotonic()
-    thread.start()
-
-    def wait() -> Mapping[int, int]:
-        thread.join(max(0.0, began + seconds - time.monotonic()))
-        return found[0] if found else {}
-
-    return wait
+    def _run(self) -> None:
+        with suppress(KillickError):
+            self._found = self._work()
 
 
 def _names(partitions: Sequence[int], total: int | None = None) -> str:

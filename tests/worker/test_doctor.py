@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Literal
 
 import pytest
+import redis as redis_client
 from click.testing import CliRunner
 
 from models.errors import DataError, ServiceUnreachable
+from models.server import connect, promise, server_facts
+from tests.conftest import require
+from tests.services.redis import REDIS_MISSING, VALKEY_MISSING, RedisServer, redis_binary, valkey_binary
 from worker import cli, doctor
 from worker.doctor import Finding
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from models.server import Promise
     from tests.conftest import NewRedis
     from tests.services.kafka import KafkaBroker
-    from tests.services.redis import RedisServer
 
 GOOD = {
     "redis_version": "7.2.4",
@@ -37,29 +42,68 @@ LOAD = doctor.Load(
 
 
 @pytest.mark.parametrize(
-    ("change", "subject", "status"),
+    ("change", "promised", "subject", "status"),
     [
-        ({}, "redis durability", "ok"),
-        ({"redis_version": "6.2.0"}, "redis version", "fail"),
-        ({"redis_version": "7.0.15"}, "redis durability", "warn"),
-        ({"redis_version": "7.0.15", "appendfsync": "always"}, "redis durability", "ok"),
-        ({"redis_version": "7.2.4", "valkey_version": "8.0.0"}, "redis version", "ok"),
-        ({b"appendonly": b"no", "appendonly": "no"}, "redis durability", "warn"),
-        ({"appendfsync": "no"}, "redis durability", "warn"),
-        ({"maxmemory-policy": "allkeys-lru"}, "redis eviction", "fail"),
+        ({}, "on request", "redis durability", "ok"),
+        ({"redis_version": "6.2.0"}, "none", "redis version", "fail"),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.0"}, "on request", "redis version", "ok"),
+        ({}, "none", "redis durability", "warn"),
+        ({"appendfsync": "always"}, "always", "redis durability", "ok"),
+        ({b"appendonly": b"no", "appendonly": "no"}, "none", "redis durability", "warn"),
+        ({"appendfsync": "no"}, "none", "redis durability", "warn"),
+        ({"maxmemory-policy": "allkeys-lru"}, "none", "redis eviction", "fail"),
     ],
 )
-def test_judges_what_the_server_says(change: dict[str, str], subject: str, status: str) -> None:
+def test_judges_what_the_server_says(change: dict[str, str], promised: Promise, subject: str, status: str) -> None:
     """Version, eviction and durability are judged from the server's facts, with their cure."""
-    findings = {finding.subject: finding for finding in doctor.of_redis(GOOD | change, 0, 0)}
+    findings = {finding.subject: finding for finding in doctor.of_redis(GOOD | change, promised, 0, 0)}
     assert findings[subject].status == status
     assert bool(findings[subject].cure) == (status != "ok")
 
 
 def test_warns_of_clocks_that_differ() -> None:
     """Two seconds between the clocks are let through, more are not."""
-    assert [f.status for f in doctor.of_redis(GOOD, 0, 2_000) if f.subject == "clocks"] == ["ok"]
-    assert [f.status for f in doctor.of_redis(GOOD, 2_001, 0) if f.subject == "clocks"] == ["warn"]
+    for now_ms, server_ms, status in ((0, 2_000, "ok"), (2_001, 0, "warn")):
+        findings = doctor.of_redis(GOOD, "none", now_ms, server_ms)
+        assert [finding.status for finding in findings if finding.subject == "clocks"] == [status]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fsync", "status", "said"),
+    [
+        ("redis", "always", "ok", "are on disk when they are acknowledged"),
+        ("valkey", "always", "ok", "are on disk when they are acknowledged"),
+        ("valkey", "everysec", "ok", "publishes nothing before its swap is on disk"),
+        ("valkey", "no", "warn", "may forget a swap .*: set appendfsync always; or run"),
+    ],
+)
+def test_says_what_a_real_server_promises(
+    kind: str, fsync: Literal["always", "everysec", "no"], status: str, said: str
+) -> None:
+    """Each server with each setting says what a power cut costs: nothing, commits that are read again, or a swap."""
+    require("" if valkey_binary() else VALKEY_MISSING)
+    require("" if redis_binary() else REDIS_MISSING)
+    with RedisServer(valkey_binary() if kind == "valkey" else redis_binary(), fsync) as server:
+        finding = durability(server)
+    assert finding.status == status
+    assert re.search(said, f"{finding.message}: {finding.cure}")
+
+
+def test_a_redis_that_knows_no_waitaof_may_forget_a_swap(new_redis: NewRedis) -> None:
+    """Redis before 7.2 with appendfsync everysec is warned of; a newer one, which knows WAITAOF, is not."""
+    server = new_redis()
+    version = str(redis_client.Redis.from_url(server.url).info("server")["redis_version"])
+    old = tuple(map(int, version.split(".")[:2])) < (7, 2)
+    assert durability(server).status == ("warn" if old else "ok")
+
+
+def durability(server: RedisServer) -> Finding:
+    """What the doctor says of the server's durability."""
+    client = connect(server.url)
+    found = doctor.of_redis(server_facts(client), promise(client), 0, 0)
+    finding = next(finding for finding in found if finding.subject == "redis durability")
+    client.close()
+    return finding
 
 
 def test_exit_code_tells_failed_from_unreachable() -> None:
