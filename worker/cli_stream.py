@@ -100,7 +100,7 @@ def _look(ledger: Ledger) -> dict[str, Any] | None:
 
 
 def _describe(body: dict[str, Any]) -> str:
-    answers = f"version {body['incumbent']} answers" if body["incumbent"] else "no version"
+    answers = f"version {body['incumbent']} answers" if body["incumbent"] else "no version answers yet"
     lines = [f"model {body['model']}: {answers}, generation {body['generation']}"]
     named = [f"{name} {body[name]}" for name in ("candidate", "previous") if body[name]]
     lines += [", ".join(named)] if named else []
