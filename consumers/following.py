@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from models.registry import Aliases, Registry
 
 RETRY_S = 30.0  # a version that can't be followed is tried again
-SLICE_S, IDLE_SLICE_S = 0.005, 0.05  # of a spin-up between two blocks: while records come, and while none do
+SLICE_S, IDLE_SLICE_S = 0.005, 0.05  # of a spin-up between two polls: while records come, and while none do
+SHARE = 0.3  # of the time that the records of a poll took, where that is more
 LEAST_SLICE, LARGEST_SLICE = 64, 4096  # observations
 
 log = logging.getLogger(__name__)
@@ -89,10 +90,10 @@ class Follower:
         self._aliases = aliases
         self._failed = {at: failed for at, failed in self._failed.items() if now - failed[1] < RETRY_S}
 
-    def follow(self, holding: Holding, now: float, *, idle: bool) -> Commit | None:
+    def follow(self, holding: Holding, now: float, busy_s: float | None) -> Commit | None:
         """Do what there is to do for a partition of which all is committed, for some milliseconds at most.
 
-        The partition is seated anew at once; the commit that comes back must be the next one of its ledger.
+        `busy_s` is the time that the records of the last poll took; None: there were none. The partition is seated anew at once; the commit that comes back must be the next one of its ledger.
 
         Raises:
             FencedError: the ledger is no longer ours.
@@ -106,7 +107,9 @@ class Follower:
         self._abandon(holding, missing)
         ready = None
         if missing and (self._spinning is None or self._spinning.partition == holding.number):
-            ready = self._bring(holding, missing[0], now, SLICE_S if not idle else IDLE_SLICE_S)
+            ready = self._bring(
+                holding, missing[0], now, IDLE_SLICE_S if busy_s is None else max(SLICE_S, SHARE * busy_s)
+            )
         self._say(holding, aliases.generation, target.missing)
         if ready is not None:
             target = self._wanted(holding, aliases, ready.version.number)

@@ -120,7 +120,7 @@ class Consumer:
             self._heard_at = now
         self._take({p: found for p, found in records.items() if p in self._held}, polled_at)
         if now >= self._retry_at:
-            self._work(now, idle=not records)
+            self._work(now, polled_at if records else None)
         return sum(len(found) for found in records.values())
 
     def close(self, timeout_s: float = 10.0) -> None:
@@ -245,14 +245,14 @@ class Consumer:
 
     # — the side that talks to Redis and Kafka —
 
-    def _work(self, now: float, *, idle: bool) -> None:
+    def _work(self, now: float, polled_at: float | None) -> None:
         try:
             if self._trouble:
                 self._look_again()
             self._open_fenced(now)
             self._open_next()
             self._commit_unfinished()
-            self._follow_registry(now, idle=idle)
+            self._follow_registry(now, None if polled_at is None else time.monotonic() - polled_at)
             self._publish()
             if now - self._heard_at >= SILENCE_S and self._held:
                 self._source.check(next(iter(self._held)))
@@ -299,13 +299,13 @@ class Consumer:
             if holding.commits % TRIM_EVERY == 0:
                 self._keeping(holding, self._trim)
 
-    def _follow_registry(self, now: float, *, idle: bool) -> None:
+    def _follow_registry(self, now: float, busy_s: float | None) -> None:
         """Bring the rosters to where the registry wants them; everything that was folded is committed here."""
         self._follower.poll(now)
         changes = []
         for holding in list(self._held.values()):
             try:
-                commit = self._follower.follow(holding, now, idle=idle)
+                commit = self._follower.follow(holding, now, busy_s)
             except (FencedError, OffsetConflict) as error:
                 self._lose(holding, error)
                 continue

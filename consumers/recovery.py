@@ -74,6 +74,8 @@ class Recovery:
         """
         partition, head = self.partition, self._head
         late = {number: partition.spans.pop(number) for number in self.late}  # not stepped until the mark
+        for number in late:
+            del partition.carried[number]
         at = self._restore()
         yield []
         if late:
