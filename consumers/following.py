@@ -78,6 +78,11 @@ class Follower:
         self._failed: dict[tuple[int, int], tuple[str, float]] = {}  # partition, version → why not, and since when
         self._said: dict[int, PartitionState] = {}
 
+    @property
+    def busy(self) -> bool:
+        """Whether a spin-up is under way."""
+        return self._spinning is not None
+
     def poll(self, now: float) -> None:
         """Look at the registry, once in a while."""
         if now - self._polled_at < self._poll_s:
@@ -93,7 +98,8 @@ class Follower:
     def follow(self, holding: Holding, now: float, busy_s: float | None) -> Commit | None:
         """Do what there is to do for a partition of which all is committed, for some milliseconds at most.
 
-        `busy_s` is the time that the records of the last poll took; None: there were none. The partition is seated anew at once; the commit that comes back must be the next one of its ledger.
+        `busy_s` is the time that the records of the last poll took; None: there were none. The partition is seated
+        anew at once; the commit that comes back must be the next one of its ledger.
 
         Raises:
             FencedError: the ledger is no longer ours.
@@ -105,12 +111,11 @@ class Follower:
         target = self._wanted(holding, aliases)
         missing = [version for version in target.missing if (holding.number, version) not in self._failed]
         self._abandon(holding, missing)
+        self._say(holding, aliases.generation, target.missing)
         ready = None
         if missing and (self._spinning is None or self._spinning.partition == holding.number):
-            ready = self._bring(
-                holding, missing[0], now, IDLE_SLICE_S if busy_s is None else max(SLICE_S, SHARE * busy_s)
-            )
-        self._say(holding, aliases.generation, target.missing)
+            budget_s = IDLE_SLICE_S if busy_s is None else max(SLICE_S, SHARE * busy_s)
+            ready = self._bring(holding, missing[0], now, budget_s)
         if ready is not None:
             target = self._wanted(holding, aliases, ready.version.number)
         roster = holding.partition.roster

@@ -112,7 +112,7 @@ class Consumer:
         self.last_step_at = now
         self._pause_or_resume()
         outstanding = any(h.publisher.outstanding for h in self._held.values())
-        busy = outstanding or self._waiting or self._unfinished
+        busy = outstanding or self._waiting or self._unfinished or self._follower.busy
         records = self._poll(BUSY_POLL_S if busy else POLL_S)
         self._follow(self._source.changes())
         polled_at = time.monotonic()
@@ -302,7 +302,6 @@ class Consumer:
     def _follow_registry(self, now: float, busy_s: float | None) -> None:
         """Bring the rosters to where the registry wants them; everything that was folded is committed here."""
         self._follower.poll(now)
-        changes = []
         for holding in list(self._held.values()):
             try:
                 commit = self._follower.follow(holding, now, busy_s)
@@ -310,14 +309,16 @@ class Consumer:
                 self._lose(holding, error)
                 continue
             if commit is not None:
-                folded = Folded(commit.block, {}, Counter())
-                changes.append(_Unfinished(holding, commit, folded))
-        if changes:
-            self._unfinished.extend(changes)
+                self._unfinished.append(_Unfinished(holding, commit, Folded(commit.block, {}, Counter())))
+        if self._unfinished:
             self._commit_unfinished()
-            if not self._waiting:
-                running = {number for holding in self._held.values() for number in holding.partition.spans}
-                self._versions.keep(running | self._follower.needed())
+            self._forget_versions()
+
+    def _forget_versions(self) -> None:
+        """Let go of versions that run nowhere here; what is being opened may need any."""
+        if not self._waiting:
+            running = {number for holding in self._held.values() for number in holding.partition.spans}
+            self._versions.keep(running | self._follower.needed())
 
     def _lose(self, holding: Holding, error: FencedError | OffsetConflict) -> None:
         log.warning("%s", error, extra={"action": "lost", "partition": holding.number})
