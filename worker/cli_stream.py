@@ -88,7 +88,7 @@ def _look(ledger: Ledger) -> dict[str, Any] | None:
         "incumbent": seat.version if seat else None,
         "since_offset": seat.join_offset if seat else None,
         "shadows": standing.shadows,
-        "generation": standing.head.generation,
+        "generation": standing.generation,
         "state": state.kind if state else None,
         "state_version": state.version if state else None,
         "state_why": state.why if state else "",

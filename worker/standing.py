@@ -39,6 +39,13 @@ class Standing:
         """The versions that run beside it."""
         return [seat.version for seat in self.seats if seat.role == "shadow"]
 
+    @property
+    def generation(self) -> int:
+        """The registry's generation that the partition has followed."""
+        if self.state is None or self.state.kind != "running":
+            return self.head.generation
+        return max(self.head.generation, self.state.generation)
+
     def answers(self, version: int) -> bool:
         """Whether this version answers here."""
         return self.incumbent is not None and self.incumbent.version == version
@@ -90,7 +97,7 @@ def following(version: int, generation: int, ledgers: Sequence[Ledger]) -> Follo
             places["follow"].append(ledger.partition)
         elif said is None or said.generation < generation or said.kind == "running":
             places["waiting"].append(ledger.partition)
-        elif said.kind == "spinning-up":
+        elif said.kind == "spinning-up" or said.version != version:  # or it is a shadow that can't be followed
             places["spinning_up"].append(ledger.partition)
         else:
             diverged[ledger.partition] = said.why

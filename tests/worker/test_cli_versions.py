@@ -283,7 +283,7 @@ def test_a_partition_that_diverged_is_exit_code_1(client: Client, registry: Regi
 def test_it_gives_up_when_the_time_is_up(client: Client, registry: Registry) -> None:
     """Exit code 1, and who is missing; the change stands. With --no-wait it does not wait at all."""
     ledgers = seat(client, registry, 1, 1, 1)
-    ledgers[1].note(PartitionState("spinning-up", 2, 2))
+    ledgers[1].note(PartitionState("diverged", 2, 3, "not asked for here"))  # a candidate; 2 is on its way
     follow(ledgers[2], 2, 2)
     code, said = killick("promote", "2", "--timeout", "300ms", *WHY)
     assert code == 1
