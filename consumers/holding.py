@@ -29,6 +29,7 @@ from models.errors import LedgerError, NotReady, VersionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
+    from consumers.codec import Record
     from consumers.following import Reachable
     from consumers.observer import Observer
     from consumers.stream import Version
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from models.registry import Registry
     from models.scaling import SeriesForm
     from models.server import Client
+
+BLOCK_BYTES = 1_200_000  # of records and what follows from them: a commit stays below the ledger's limit
+RECORD_OVERHEAD_BYTES = 96
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +95,25 @@ class Holding:
         self.plan.note(block, self.newest_step)
         if len(block):
             self.newest_step = max(self.newest_step, int(block.step.max()))
+
+    def parts(self, records: Sequence[Record]) -> Iterator[list[Record]]:
+        """The records in parts that fit a commit, without those that were folded already."""
+        carried = self.partition.carried.values()
+        per_row = RECORD_OVERHEAD_BYTES + sum(4 * c.pending.shape[1] for c in carried)
+        part: list[Record] = []
+        size = 0
+        for record in records:
+            if record.offset < self.next:
+                continue
+            weight = per_row + len(record.value or b"") + 2 * len(record.key or b"")
+            weight += sum(len(name) + len(content or b"") for name, content in record.headers or ())
+            if part and size + weight > BLOCK_BYTES:
+                yield part
+                part, size = [], 0
+            part.append(record)
+            size += weight
+        if part:
+            yield part
 
     def publish(
         self, end: int, folded: Folded, refused: Sequence[Refused] = (), polled_at: float | None = None

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from consumers.observer import Observer
     from consumers.versions import Versions
 
-BLOCK_BYTES = 1_200_000  # of records and what follows from them: a commit stays below the ledger's limit
-RECORD_OVERHEAD_BYTES = 96
 MAX_POLLS = 4  # of the client in one step
 MAX_OUTSTANDING = 50_000  # messages without acknowledgement before fetching pauses
 POLL_S = 0.1
@@ -210,7 +208,7 @@ class Consumer:
 
     def _take(self, records: Mapping[int, list[Record]], polled_at: float) -> None:
         """Fold what was polled, the partitions side by side."""
-        queues = {p: deque(_split(found, self._held[p])) for p, found in records.items()}
+        queues = {p: deque(self._held[p].parts(found)) for p, found in records.items()}
         while any(queues.values()):
             batch = [(self._held[p], queue.popleft()) for p, queue in queues.items() if queue]
             judged = []
@@ -396,23 +394,3 @@ class Consumer:
         elif self._paused and not wanted:
             self._source.resume(self._held)
         self._paused = wanted
-
-
-def _split(records: list[Record], holding: Holding) -> Iterator[list[Record]]:
-    """The records in parts that fit a commit, without those that were folded already."""
-    carried = holding.partition.carried.values()
-    per_row = RECORD_OVERHEAD_BYTES + sum(4 * c.pending.shape[1] for c in carried)
-    part: list[Record] = []
-    size = 0
-    for record in records:
-        if record.offset < holding.next:
-            continue
-        weight = per_row + len(record.value or b"") + 2 * len(record.key or b"")
-        weight += sum(len(name) + len(content or b"") for name, content in record.headers or ())
-        if part and size + weight > BLOCK_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(record)
-        size += weight
-    if part:
-        yield part
