@@ -161,5 +161,6 @@ def _carried_arrays(partition: Partition) -> dict[str, NDArray[np.generic]]:
     return {
         f"{held_name(number, partition.spans[number].start)}.{name}": array
         for number, carried in partition.carried.items()
+        if number in partition.spans  # one that is spun up later in a recovery is in no snapshot
         for name, array in carried.arrays().items()
     }
