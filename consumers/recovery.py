@@ -223,8 +223,8 @@ def by_spans(blocks: Iterable[Block], spans: Iterable[Span]) -> list[list[Block]
     """Blocks in groups that may be folded as one: no version begins or ends between them."""
     edges = {edge for span in spans for edge in span if edge is not None}
     groups: list[list[Block]] = []
-    for block in blocks:
-        if not groups or block.start in edges:
+    for block in blocks:  # where all records were refused, there is no block that starts at an edge
+        if not groups or any(groups[-1][0].start < edge <= block.start for edge in edges):
             groups.append([])
         groups[-1].append(block)
     return groups
