@@ -157,7 +157,8 @@ class SnapshotPlan:
             chunk, forget = self._with(taken, before)
         else:
             newest = before.kept[-1]._replace(until=taken.offset)
-            chunk = msgspec.structs.replace(before, kept=(*before.kept[:-1], newest))
+            kept, forget = self._needed([*before.kept[:-1], newest], taken)
+            chunk = msgspec.structs.replace(before, kept=kept)
         entry = msgspec.json.encode(chunk)
         return SnapshotWrite(taken.first, taken.offset, entry, taken.series, taken.carried, forget), chunk
 
@@ -203,13 +204,23 @@ class SnapshotPlan:
         """The chunk with a new snapshot, and the offsets of those that are no longer needed."""
         kept = list(before.kept)
         gone = []
-        if len(kept) > 1 and kept[-1].step - kept[-2].step < self._depth / 2:
-            gone.append(kept.pop())
-        kept.append(Kept(taken.offset, taken.offset, taken.step))
+        newest = kept[-1]
+        if newest.offset == taken.offset and newest.stored:
+            kept.pop()  # the new bytes take the place of the old ones
+        elif len(kept) > 1 and newest.step - kept[-2].step < self._depth / 2:
+            gone.append(kept.pop().offset)
+        needed, older = self._needed([*kept, Kept(taken.offset, taken.offset, taken.step)], taken)
+        return Chunk(needed, taken.holds), gone + older
+
+    def _needed(self, kept: list[Kept], taken: Taken) -> tuple[tuple[Kept, ...], list[int]]:
+        """These snapshots from the first that is a whole depth old, or pinned, on; the offsets of those before."""
         pinned = min(self._pins.values(), default=taken.offset)
-        while kept[1].step <= taken.step - self._depth and kept[1].offset <= pinned:  # the newest never is so old
-            gone.append(kept.pop(0))
-        return Chunk(tuple(kept), taken.holds), [k.offset for k in gone if k.stored and k.offset != taken.offset]
+        begin = 0
+        while begin + 1 < len(kept) and kept[begin + 1].step <= taken.step - self._depth:
+            if kept[begin + 1].offset > pinned:
+                break
+            begin += 1
+        return tuple(kept[begin:]), [old.offset for old in kept[:begin] if old.stored]
 
 
 def unserved(index: Mapping[int, Chunk], spans: Mapping[int, Span]) -> set[int]:
