@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from consumers.ledger import Commit, PartitionState
 from consumers.recovery import SpinUp
@@ -22,7 +22,7 @@ from models.errors import LedgerError, VersionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumers.holding import Holding, Limits
+    from consumers.holding import Holding, Limits, Reachable
     from consumers.observer import Observer
     from consumers.versions import Versions
     from models.registry import Aliases, Registry
@@ -33,13 +33,6 @@ SHARE = 0.3  # of the time that the records of a poll took, where that is more
 LEAST_SLICE, LARGEST_SLICE = 64, 4096  # observations
 
 log = logging.getLogger(__name__)
-
-
-class Reachable(Protocol):
-    """What is on its way to the disk (models.server.OnDisk)."""
-
-    def reached(self) -> bool:
-        """Whether it is there."""
 
 
 @dataclass

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from consumers.following import Follower
-    from consumers.holding import Holding, Limits, Opener
+    from consumers.holding import Holding, Limits
     from consumers.observer import Observer
+    from consumers.opening import Opener
     from consumers.versions import Versions
 
 MAX_POLLS = 4  # of the client in one step

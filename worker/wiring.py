@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
-    from consumers.holding import Limits, Opener, Topics
+    from consumers.holding import Limits, Topics
     from consumers.kafka import Source
     from consumers.kafka_admin import Admin
     from consumers.kafka_sink import Sink
     from consumers.ledger import Ledger
     from consumers.loop import Consumer
     from consumers.observer import Observer
+    from consumers.opening import Opener
     from consumers.stream import Version
     from consumers.versions import Versions
     from worker.settings import Settings
@@ -189,7 +190,7 @@ def opener(
     settings: Settings, client: Client, known: Versions, sender: Sink, bounds: Limits, observer: Observer
 ) -> Opener:
     """Opens partitions."""
-    from consumers.holding import Opener
+    from consumers.opening import Opener
 
     return Opener(
         client,

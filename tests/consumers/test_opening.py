@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from consumers.holding import Holding, Limits, Opener, Topics
+from consumers.holding import Holding, Limits, Topics
 from consumers.ledger import Commit, Ledger, RawRecord, Refused
+from consumers.opening import Opener
 from consumers.roster import Seat
 from consumers.stream import Partition, Refusal, Version, admit, fold
 from consumers.versions import Versions
