@@ -49,6 +49,14 @@ broker.heartbeat.interval.ms=400
 broker.session.timeout.ms=1500
 """
 
+# A second listener, whose clients are told the port of a proxy: all that they say goes through it.
+_PROXIED = """\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},PROXIED://127.0.0.1:{behind}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxied}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+"""
+
 _LOGGING = """\
 status=ERROR
 appender.console.type=Console
@@ -68,12 +76,19 @@ def missing() -> str:
 
 
 class KafkaBroker:
-    """One broker on 127.0.0.1, a context manager. `restart` keeps port and data, `close` removes both."""
+    """One broker on 127.0.0.1, a context manager. `restart` keeps port and data, `close` removes both.
 
-    def __init__(self, properties: Mapping[str, str] | None = None, heap: str = "512m") -> None:
-        self.port, controller = free_port(), free_port()
+    With the port of a proxy as `proxied`, there is a second listener, at port `behind`, for that proxy.
+    """
+
+    def __init__(
+        self, properties: Mapping[str, str] | None = None, heap: str = "512m", *, proxied: int | None = None
+    ) -> None:
+        self.port, self.behind, controller = free_port(), free_port(), free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="killick-kafka-"))
         text = _PROPERTIES.format(port=self.port, controller=controller, directory=self.directory)
+        if proxied is not None:
+            text += _PROXIED.format(port=self.port, controller=controller, behind=self.behind, proxied=proxied)
         text += "".join(f"{name}={value}\n" for name, value in (properties or {}).items())
         self._config = self.directory / "server.properties"
         self._config.write_text(text, encoding="utf-8")

@@ -40,6 +40,7 @@ class RedisServer:
         binary: str,
         fsync: Literal["always", "everysec", "no"] = "everysec",
         settings: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix="killick-redis-"))
@@ -54,12 +55,20 @@ class RedisServer:
         }
         config = self.directory / "server.conf"
         config.write_text("".join(f"{name} {value}\n" for name, value in lines.items()), encoding="utf-8")
-        self.process = Child(Path(binary).name, [binary, str(config)], self.directory / "server.log", self.directory)
+        log = self.directory / "server.log"
+        self.process = Child(Path(binary).name, [binary, str(config)], log, self.directory, environment)
 
     @property
     def url(self) -> str:
         """Where clients find the server's first database: `redis://127.0.0.1:port/0`."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def log(self) -> Path:
+        """The append-only file that is written at present: the last one of the manifest."""
+        manifest = self.directory / "appendonlydir" / "appendonly.aof.manifest"
+        names = [line.split()[1] for line in manifest.read_text(encoding="utf-8").splitlines() if " type i" in line]
+        return manifest.with_name(names[-1])
 
     def start(self) -> None:
         """Start the server and return when it has loaded its data and answers."""
