@@ -9,48 +9,17 @@ from consumers.ledger import Ledger
 from tests.integration.feeding import feeding
 from tests.integration.harness import wait
 from tests.integration.oracle import check, load_version
+from tests.integration.shares import SETTLED_S, opened, share, steady
 from tests.integration.streams import troubled
 
 if TYPE_CHECKING:
     from tests.integration.conftest import NewStack
-    from tests.integration.harness import ConsumerProcess
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "kafka": {"max_poll_records": 100, "session_timeout": "2s"},
     "ledger": {"snapshot_every": 1000},
 }
-SETTLED_S = 30.0
-STEADY_S = 4.0
 PARTITIONS = 3
-
-
-def share(processes: list[ConsumerProcess], partitions: int) -> None:
-    """Wait until the processes hold all partitions between them, each at least one, none twice."""
-
-    def settled() -> bool:
-        held = [process.held() for process in processes]
-        return all(held) and sum(map(len, held)) == partitions == len(set.union(*held))
-
-    wait(settled, SETTLED_S, lambda: f"shares of {partitions}: {[process.held() for process in processes]}")
-
-
-def steady(processes: list[ConsumerProcess]) -> None:
-    """Wait until nobody's partitions have changed for a while: a join may still be on its way when all are held."""
-    since, seen = time.monotonic(), [process.held() for process in processes]
-
-    def unchanged() -> bool:
-        nonlocal since, seen
-        held = [process.held() for process in processes]
-        if held != seen:
-            since, seen = time.monotonic(), held
-        return time.monotonic() - since >= STEADY_S
-
-    wait(unchanged, SETTLED_S, "steady partitions")
-
-
-def opened(process: ConsumerProcess) -> list[int]:
-    """The partitions that the process has opened so far, one entry for each time."""
-    return [line["partition"] for line in process.lines("opened")]
 
 
 def test_consumers_come_and_go_under_load(new_stack: NewStack) -> None:
