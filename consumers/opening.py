@@ -26,6 +26,7 @@ from consumers.snapshots import chunk_slots
 from consumers.stream import Folded, Partition
 from models.blocks import empty_block
 from models.errors import LedgerError, NotReady, VersionError
+from models.scaling import NO_STEP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -101,7 +102,7 @@ class Opener:
         )
         holding = Holding(
             number, ledger, recovery.partition, Decoder(self._form, self._limits.max_ahead_ms), self._publisher(number),
-            plan, next=head.next, mark=head.mark, mark_told=head.mark, first=head.first, newest_step=0,
+            plan, next=head.next, mark=head.mark, mark_told=head.mark, first=head.first, newest_step=NO_STEP,
         )  # fmt: skip
         yield from self._replay(holding, head, recovery)
         log.info(

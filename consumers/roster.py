@@ -1,6 +1,6 @@
 """The roster: which versions run in a partition, as what, from where to where. Pure functions over seats.
 
-A roster keeps every seat that there ever was. A seat is a tenure in one role, for the blocks that start in
+A roster keeps the seats that there were, some hundreds of them. A seat is a tenure in one role, for the blocks that start in
 `join_offset … leave_offset - 1`; who changes role leaves one seat for another with the same `start_offset`.
 A version's carried state is the fold from its `start_offset` on, whatever roles it had and whoever ran it.
 """
@@ -13,6 +13,8 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
+
+CLOSED_SEATS = 400  # that a roster remembers: what is older answers no question any more
 
 Role = Literal["incumbent", "shadow"]
 
@@ -99,7 +101,9 @@ def reseated(
             continue
         start = running[version].start_offset if version in running else starts[version]
         seats.append(Seat(version, role, start, offset, None, step))
-    return tuple(seats)
+    closed = [seat for seat in seats if seat.leave_offset is not None]
+    forgotten = set(map(id, closed[:-CLOSED_SEATS]))
+    return tuple(seat for seat in seats if id(seat) not in forgotten)
 
 
 class Wanted(NamedTuple):

@@ -11,7 +11,7 @@ from models.registry import Registry
 from models.server import Client, OnDisk, connect, promise
 
 GC_THRESHOLDS = (10_000, 20, 50)
-LOOKUP_S = 2.0
+LOOKUP_S = 0.5
 
 log = logging.getLogger(__name__)
 
