@@ -69,7 +69,7 @@ def test_commands_wait_until_every_partition_has_changed_over(new_stack: NewStac
 
 
 def test_a_version_that_can_not_be_loaded_leaves_the_former_one_answering(new_stack: NewStack) -> None:
-    """Weights that changed in the store are loaded by no partition; command and status say why, and a rollback mends it."""
+    """Weights that changed in the store are loaded nowhere; command and status say why, and a rollback mends it."""
     stack = new_stack(partitions=2)
     stack.register(seed=1)
     process = stack.consumer()

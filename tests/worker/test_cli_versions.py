@@ -261,7 +261,7 @@ def test_it_waits_until_every_partition_follows(client: Client, registry: Regist
 def test_a_partition_that_diverged_is_exit_code_1(client: Client, registry: Registry) -> None:
     """It says which one and why, and does not wait any longer; an older divergence is not held against it."""
     ledgers = seat(client, registry, 1, 1, 1)
-    ledgers[0].note(PartitionState("diverged", 1, 3, "an old failure"))
+    ledgers[0].note(PartitionState("diverged", 1, 2, "an old failure"))
 
     def consume() -> None:
         time.sleep(0.5)
