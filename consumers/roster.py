@@ -1,7 +1,7 @@
 """The roster: which versions run in a partition, as what, from where to where. Pure functions over seats.
 
-A roster keeps the seats that there were, some hundreds of them. A seat is a tenure in one role, for the blocks that start in
-`join_offset … leave_offset - 1`; who changes role leaves one seat for another with the same `start_offset`.
+A roster keeps the seats that there were, some hundreds of them. A seat is a tenure in one role, for the blocks that
+start in `join_offset … leave_offset - 1`; who changes role leaves one seat for another with the same `start_offset`.
 A version's carried state is the fold from its `start_offset` on, whatever roles it had and whoever ran it.
 """
 
