@@ -36,9 +36,9 @@ DEPTHS = (8, 40, 64, 168)
 TREATMENTS = (KEPT, ZEROED, *(str(depth) for depth in DEPTHS))
 NETWORKS: dict[str, dict[str, Any]] = {
     "default": {},
+    "two layers": {"units": [64, 64]},
     "no lags": {"lags": 0, "head_inputs": False},
     "textbook": {"lags": 0, "head_inputs": False, "form": "plain"},
-    "two layers": {"units": [64, 64]},
 }
 WIDE = Columns(time=("date",), series_from_columns=True)
 LONG = Columns(time=("time_hour",), series="origin")
