@@ -101,7 +101,7 @@ class SnapshotPlan:
         self._unnamed: list[Taken] = []  # of these, those that do not wait to be written yet
         self._dirty: dict[int, int] = {}  # first slot → offset from which it changed; longest waiting first
         self._pins: dict[int, int] = {}  # version → the start offset for which older snapshots must stay
-        self._joined: set[int] = set()  # of these, who runs: until every newest snapshot serves it
+        self._joined: dict[int, int] = {}  # of these, who runs: where it joined, until every newest snapshot has it
         self._credit = 0.0
         self._confirmed = max(self._encoded.values(), default=0)
 
@@ -177,14 +177,14 @@ class SnapshotPlan:
     def joined(self, version: int, start: int, offset: int, series: int) -> None:
         """A version runs from `offset` on: all chunks are taken anew, and until then its pin stays."""
         self._pins[version] = start
-        self._joined.add(version)
+        self._joined[version] = offset
         for first in range(0, series, self.slots):
             self._dirty.setdefault(first, offset)
 
     def unpin(self, version: int) -> None:
         """Nothing needs older snapshots for this version any more."""
         self._pins.pop(version, None)
-        self._joined.discard(version)
+        self._joined.pop(version, None)
 
     def least(self, chunks: Mapping[int, Chunk] | None = None) -> int:
         """The offset from which blocks are still needed, once the ledger has these entries too."""
@@ -198,7 +198,12 @@ class SnapshotPlan:
         return max(old, default=first)
 
     def _served(self, version: int) -> bool:
-        return all(chunk.serves(version, self._pins[version]) for chunk in self._index.values())
+        """Whether all snapshots have who joined: those on their way may have been taken before."""
+        name, joined = held_name(version, self._pins[version]), self._joined[version]
+        newest = [(chunk.kept[-1], chunk.holds) for chunk in self._index.values()]
+        return all(born.offset >= joined for born in self._born.values()) and all(
+            name in holds or (kept.offset >= joined and not kept.stored) for kept, holds in newest
+        )
 
     def _with(self, taken: Taken, before: Chunk) -> tuple[Chunk, list[int]]:
         """The chunk with a new snapshot, and the offsets of those that are no longer needed."""
