@@ -1,4 +1,4 @@
-"""Snapshots: chunks come back bit for bit, and are planned in proportion to what changed."""
+"""Snapshots: chunks of series state and of carried state come back bit for bit, or are refused."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumers.roster import Seat
 from consumers.snapshots import (
     CHUNK_BYTES,
-    MAX_AT_ONCE,
     MAX_CHUNK_SLOTS,
-    RECORDS_PER_SERIES,
-    SnapshotPlan,
     chunk_slots,
     encode_chunk,
-    restore_chunk,
+    held_name,
+    holds,
+    restore_carried,
+    restore_series,
 )
-from consumers.roster import Seat
 from consumers.stream import Partition, Version
-from models.blocks import Block
 from models.errors import LedgerError
 from models.scaling import SeriesForm
-from tests.streams import FORM, NumpyScanner, Stream, architecture_of, run, streams
+from tests.streams import FORM, NumpyScanner, Stream, architecture_of, run, stream_of, streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,9 +46,14 @@ def empty_like(partition: Partition, form: SeriesForm = FORM) -> Partition:
 def a_partition(series: int = 7) -> Partition:
     """Several series after a few observations, two versions."""
     rows = [(f"s{i}", step, (float(i * step % 5), None)) for step in range(6) for i in range(series)]
-    from tests.streams import stream_of
-
     return run(stream_of(rows), [(0, len(rows))], VERSIONS)[0]
+
+
+def restore(partition: Partition, first: int, chunk: tuple[bytes, bytes]) -> None:
+    """Put series state and the carried state of all versions back."""
+    series, carried = chunk
+    restore_series(partition, first, series)
+    restore_carried(partition, first, carried, partition.spans)
 
 
 # — bytes —
@@ -62,18 +66,23 @@ def test_chunks_give_back_the_partition(stream: Stream, slots: int) -> None:
     partition, _ = run(stream, [(0, len(stream))], VERSIONS)
     other = empty_like(partition)
     for first in reversed(range(0, len(partition.names), slots)):
-        restore_chunk(other, first, encode_chunk(partition, first, slots))
+        restore(other, first, encode_chunk(partition, first, slots))
     assert other.digest() == partition.digest()
 
 
 def test_a_missing_chunk_is_noticed_by_the_digest() -> None:
-    """The comparison above can fail."""
+    """The comparison above can fail, for series state and for carried state."""
     partition = a_partition()
     other = empty_like(partition)
     for first in (0, 2, 6):
-        restore_chunk(other, first, encode_chunk(partition, first, 2))
+        restore(other, first, encode_chunk(partition, first, 2))
     assert other.digest() != partition.digest()
-    restore_chunk(other, 4, encode_chunk(partition, 4, 2))
+    series, carried = encode_chunk(partition, 4, 2)
+    restore_series(other, 4, series)
+    assert other.digest() != partition.digest()
+    restore_carried(other, 4, carried, [1])
+    assert other.digest() != partition.digest()
+    restore_carried(other, 4, carried, [2])
     assert other.digest() == partition.digest()
 
 
@@ -81,49 +90,78 @@ def test_a_chunk_touches_no_other_slot() -> None:
     """What was there beside it stays."""
     partition = a_partition()
     other = a_partition()
-    restore_chunk(other, 2, encode_chunk(partition, 2, 3))
+    restore(other, 2, encode_chunk(partition, 2, 3))
     assert other.digest() == partition.digest()
+
+
+def test_series_state_alone_leaves_the_versions_as_they_are() -> None:
+    """A spin-up takes series state from the past: the carried state in the chunk's other half is not looked at."""
+    partition = a_partition()
+    other = empty_like(partition)
+    restore_series(other, 0, encode_chunk(partition, 0, 7)[0])
+    assert other.series.sums[:7].tobytes() == partition.series.sums[:7].tobytes()
+    assert not any(carried.network.any() for carried in other.carried.values())
 
 
 def test_encoding_does_not_keep_a_view() -> None:
     """Bytes that wait for the mark do not change when the partition goes on."""
     partition = a_partition()
     data = encode_chunk(partition, 0, 7)
-    kept = bytes(data)
+    kept = tuple(map(bytes, data))
     partition.series.sums += 1
     partition.carried[1].network += 1
     assert data == kept
-    assert encode_chunk(partition, 0, 7) != kept
+    assert [now != then for now, then in zip(encode_chunk(partition, 0, 7), kept, strict=True)] == [True, True]
 
 
-def test_versions_that_left_are_passed_over_and_new_ones_start_from_zero() -> None:
-    """A chunk holds the versions of its time; who is in the roster now takes what is there."""
+def test_a_chunk_holds_versions_by_their_start() -> None:
+    """Who left is passed over; a version is taken only as it began where it begins now."""
     partition = a_partition()
-    data = encode_chunk(partition, 0, 7)
+    assert holds(partition) == {held_name(1, 0), held_name(2, 0)} == {"1@0", "2@0"}
+    series, carried = encode_chunk(partition, 0, 7)
     other = empty_like(partition)
     other.seat([Seat(2, "incumbent", 0, 0)], VERSIONS)
-    restore_chunk(other, 0, data)
+    restore(other, 0, (series, carried))
     assert other.carried[2].network[:7].tobytes() == partition.carried[2].network[:7].tobytes()
-    later = {**VERSIONS, 3: VERSIONS[1]}
-    third = empty_like(partition)
-    third.seat([Seat(2, "incumbent", 0, 0), Seat(3, "shadow", 42, 42)], later)
-    restore_chunk(third, 0, data)
-    assert not third.carried[3].network.any()
-    assert np.isnan(third.carried[3].pending).all()
+    began_later = empty_like(partition)
+    began_later.seat([Seat(2, "incumbent", 0, 0), Seat(1, "shadow", 42, 42)], VERSIONS)
+    restore_carried(began_later, 0, carried, [2])
+    assert not began_later.carried[1].network.any()
+    assert np.isnan(began_later.carried[1].pending).all()
+    with pytest.raises(LedgerError, match="does not hold 1@42"):
+        restore_carried(began_later, 0, carried, [1])
+
+
+def test_version_numbers_that_begin_alike_are_told_apart() -> None:
+    """Version 1 is not version 11, nor is an offset that another one begins with."""
+    versions = {1: VERSIONS[1], 11: VERSIONS[1]}
+    rows = [(f"s{i}", step, (float(i * step % 5), None)) for step in range(6) for i in range(3)]
+    partition = run(stream_of(rows), [(0, len(rows))], versions)[0]
+    partition.carried[11].network += 1
+    other = Partition(FORM)
+    other.seat(partition.roster, versions)
+    restore_carried(other, 0, encode_chunk(partition, 0, 3)[1], [1])
+    assert other.carried[1].network[:3].tobytes() == partition.carried[1].network[:3].tobytes()
+    assert not other.carried[11].network.any()
 
 
 def test_a_chunk_of_another_form_or_format_is_refused() -> None:
     """Another series form, another format, no bytes: LedgerError says which."""
-    partition = a_partition()
-    data = encode_chunk(partition, 0, 7)
+    series, carried = encode_chunk(a_partition(), 0, 7)
     other = Partition(SeriesForm(("v", "w"), "v", FORM.interval_ms, 8, 12.0, 11, 3))
+    other.seat([Seat(1, "incumbent", 0, 0)], VERSIONS)
     with pytest.raises(LedgerError, match="made for series form"):
-        restore_chunk(other, 0, data)
-    with pytest.raises(LedgerError, match="slots from 64 has format 2, known is 1"):
-        restore_chunk(empty_like(partition), 64, b"\x02" + data[1:])
+        restore_series(other, 0, series)
+    with pytest.raises(LedgerError, match="made for series form"):
+        restore_carried(other, 0, carried, [1])
+    like = empty_like(a_partition())
+    with pytest.raises(LedgerError, match="slots from 64 has format 1, known is 2"):
+        restore_series(like, 64, b"\x01" + series[1:])
     for nothing in (None, b""):
         with pytest.raises(LedgerError, match="no bytes"):
-            restore_chunk(empty_like(partition), 0, nothing)
+            restore_series(like, 0, nothing)
+        with pytest.raises(LedgerError, match="no bytes"):
+            restore_carried(like, 0, nothing, [1])
 
 
 @settings(max_examples=150)
@@ -131,7 +169,8 @@ def test_a_chunk_of_another_form_or_format_is_refused() -> None:
 def test_damaged_bytes_are_refused_or_arrays(data: st.DataObject) -> None:
     """Cut anywhere, or with bytes changed in the header: LedgerError, or arrays of the right shape; no crash."""
     partition = a_partition(3)
-    chunk = bytearray(encode_chunk(partition, 0, 3))
+    half = data.draw(st.sampled_from((0, 1)))
+    chunk = bytearray(encode_chunk(partition, 0, 3)[half])
     header_end = 5 + int.from_bytes(chunk[1:5], "little")
     if data.draw(st.booleans()):
         del chunk[data.draw(st.integers(0, len(chunk) - 1)) :]
@@ -141,7 +180,7 @@ def test_damaged_bytes_are_refused_or_arrays(data: st.DataObject) -> None:
             chunk[at] = data.draw(st.sampled_from(b'0123456789-,[]{}"x\0\xff') | st.integers(0, 255))
     other = empty_like(partition)
     try:
-        restore_chunk(other, 0, bytes(chunk))
+        restore_carried(other, 0, bytes(chunk), [1, 2]) if half else restore_series(other, 0, bytes(chunk))
     except LedgerError:
         return
     assert len(other.series.last) < 10_000
@@ -149,8 +188,8 @@ def test_damaged_bytes_are_refused_or_arrays(data: st.DataObject) -> None:
 
 
 def _header(change: Callable[[dict[str, list[list[object]]]], object]) -> bytes:
-    """A chunk of three series with its header changed."""
-    chunk = encode_chunk(a_partition(3), 0, 3)
+    """The series state of three series with its header changed."""
+    chunk = encode_chunk(a_partition(3), 0, 3)[0]
     size = int.from_bytes(chunk[1:5], "little")
     header = msgspec.json.decode(chunk[5 : 5 + size])
     change(header)
@@ -178,11 +217,11 @@ def test_a_header_that_does_not_describe_the_arrays_is_refused(
 ) -> None:
     """Missing and foreign arrays, other types, and shapes that don't fit the bytes or the state."""
     with pytest.raises(LedgerError):
-        restore_chunk(empty_like(a_partition(3)), 0, _header(change))
+        restore_series(empty_like(a_partition(3)), 0, _header(change))
 
 
 def test_chunks_stay_below_their_size() -> None:
-    """As many series as fit a megabyte, at most 256; a chunk of so many is that large."""
+    """As many series as fit, at most 256; a chunk of so many is that large."""
     assert chunk_slots(a_partition()) == MAX_CHUNK_SLOTS
     form = SeriesForm(("x",), "x", 1, 2_000, 1.0, 2_100, 6)
     partition = Partition(form)
@@ -190,96 +229,4 @@ def test_chunks_stay_below_their_size() -> None:
     assert 1 < slots < MAX_CHUNK_SLOTS
     for i in range(slots):
         partition.add_name(f"s{i}")
-    assert 0.9 * CHUNK_BYTES < len(encode_chunk(partition, 0, slots)) < 1.01 * CHUNK_BYTES
-
-
-# — the plan —
-
-
-def touched(start: int, slots: list[int]) -> Block:
-    """A block that changed these slots."""
-    n = len(slots)
-    columns = (np.arange(start, start + n), np.array(slots), np.zeros(n, np.int64))
-    return Block(start, start + n, *columns, np.zeros((n, 1)), np.ones((n, 1), np.bool_))
-
-
-def write(plan: SnapshotPlan, records: int, offset: int, series: int = 1) -> list[int]:
-    """Encode and store whose turn it is."""
-    chunks = plan.turn(records, series)
-    for first in chunks:
-        plan.taken(first, offset)
-        plan.stored(first, offset)
-    return chunks
-
-
-def test_each_changed_chunk_is_written_once_while_every_passes() -> None:
-    """Ten of a thousand chunks change all the time: ten are written in `every` records, the longest waiting first."""
-    plan = SnapshotPlan(4, 1_000, {})
-    written: list[int] = []
-    for start in range(0, 2_000, 10):
-        plan.note(touched(start, [4 * (i % 10) for i in range(10)]))
-        written += write(plan, 10, start + 10)
-    assert 18 <= len(written) <= 22
-    assert written[:10] == [4 * i for i in range(10)]
-    assert written[10:18] == written[:8]
-
-
-def test_more_series_than_records_stretch_the_round() -> None:
-    """With many series a round takes at least two records a series, so that snapshots cost a bounded share."""
-    plan = SnapshotPlan(1, 10, {})
-    written = 0
-    for start in range(0, 4_000, 10):
-        plan.note(touched(start, [slot % 1_000 for slot in range(start, start + 10)]))
-        written += len(write(plan, 10, start + 10, series=1_000))
-    assert written <= 4_000 / RECORDS_PER_SERIES + MAX_AT_ONCE
-
-
-def test_few_are_written_at_once() -> None:
-    """After a huge block no more than `MAX_AT_ONCE` chunks, the rest in later turns."""
-    plan = SnapshotPlan(1, 10, {})
-    plan.note(touched(0, list(range(100))))
-    assert len(plan.turn(10_000, 1)) == MAX_AT_ONCE
-
-
-def test_nothing_that_did_not_change_is_written() -> None:
-    """An idle chunk is encoded once, then only confirmed."""
-    plan = SnapshotPlan(4, 10, {})
-    plan.note(touched(0, [0, 5]))
-    assert sorted(write(plan, 10, 10)) == [0, 4]
-    for offset in range(20, 100, 10):
-        plan.note(touched(offset - 10, [0]))
-        assert write(plan, 10, offset) == [0]
-
-
-def test_idle_chunks_are_confirmed_so_that_old_blocks_may_go() -> None:
-    """Once in `every` records an unchanged chunk's snapshot is said to be true here too; a changed one's is not."""
-    plan = SnapshotPlan(4, 100, {0: 50, 4: 50, 8: 50})
-    assert plan.unchanged(120) == []
-    plan.note(touched(120, [5]))
-    assert plan.unchanged(160) == [0, 8]
-    assert plan.unchanged(161) == []
-    assert plan.least() == 50
-    plan.stored(0, 160)
-    plan.stored(8, 160)
-    assert plan.least() == 50
-    plan.taken(4, 170)
-    assert plan.least() == 50
-    plan.stored(4, 170)
-    assert plan.least() == 160
-
-
-def test_a_chunk_without_a_snapshot_holds_back_what_it_needs() -> None:
-    """New series: replay would have to begin where their first observation was."""
-    plan = SnapshotPlan(4, 100, {0: 50})
-    plan.note(touched(70, [4]))
-    plan.note(touched(90, [4]))
-    plan.stored(0, 95)
-    assert plan.least() == 70
-    plan.taken(4, 95)
-    plan.stored(4, 95)
-    assert plan.least() == 95
-
-
-def test_an_empty_plan_needs_everything() -> None:
-    """Nothing is known yet: nothing may go."""
-    assert SnapshotPlan(4, 100, {}).least() == 0
+    assert 0.9 * CHUNK_BYTES < sum(map(len, encode_chunk(partition, 0, slots))) < 1.01 * CHUNK_BYTES
