@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from models.errors import ConfigError, DataError, ServiceUnreachable
+from models.errors import ConfigError, DataError
 from worker.actor import this_actor
 from worker.durations import parse_duration
+from worker.patience import patiently
 
 if TYPE_CHECKING:
     from consumers.history import History
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from worker.session import Session
     from worker.settings import Settings
 
-RETRY_S = 1.0
 Command = TypeVar("Command", bound=Callable[..., Any])
 _FROM_FILE = "An ISO time (UTC unless it says otherwise), epoch milliseconds, or a length such as 56d from its start."
 
@@ -188,29 +188,6 @@ def produce(session: Session, /, file: str, speed: float | None, limit: int | No
     finally:
         sink.close()
     click.echo(f"sent {sent.observations:,} observations in {sent.seconds:.1f} s, {sent.per_second:,.0f} a second")
-
-
-Found = TypeVar("Found")
-
-
-def patiently(call: Callable[[], Found], patience_s: float) -> Found:
-    """What `call` returns, tried again while a service is away.
-
-    Raises:
-        ServiceUnreachable: it was away for longer than `patience_s`.
-    """
-    deadline_s = time.monotonic() + patience_s
-    said = False
-    while True:
-        try:
-            return call()
-        except ServiceUnreachable as error:
-            if time.monotonic() + RETRY_S > deadline_s:
-                raise
-            if not said:
-                click.echo(f"waiting for up to {patience_s:.0f} s: {error.message}", err=True)
-                said = True
-            time.sleep(RETRY_S)
 
 
 def _require_topic(settings: Settings) -> None:

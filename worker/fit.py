@@ -20,6 +20,7 @@ from rich.table import Table
 from consumers.stream import Arrivals, Partition, admit
 from models.errors import DataError
 from models.times import rfc3339, step_of
+from worker.patience import patiently
 from worker.progress import progress
 from worker.quiet import start_tensorflow
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from models.sequences import Sequences, Spans
     from worker.tail import TailSkill
 
+REGISTER_S = 600.0  # how long Redis may be away when a training has ended
 SHOWN_LEADS = (1, 2, 3, 6, 12, 24, 48, 72, 96, 168, 336, 720)
 
 
@@ -83,20 +85,24 @@ def fit_first_version(
     Raises:
         DataError: the history is too short, or holds nothing to learn from.
         VersionError: the training exploded.
-        ServiceUnreachable: Redis did not answer (looked at before the training starts).
+        ServiceUnreachable: Redis did not answer: before the training starts, or for ten minutes after it.
     """
     registry.aliases()
     fitted = fit(history, plan, console, progress_stream)
-    version = registry.register(
-        fitted.architecture,
-        fitted.weights,
-        training=fitted.training,
-        parent=None,
-        actor=actor,
-        reason="fit",
-        now_ms=now_ms,
-    )
-    incumbent = registry.aliases().incumbent
+
+    def register() -> int:
+        return registry.register(
+            fitted.architecture,
+            fitted.weights,
+            training=fitted.training,
+            parent=None,
+            actor=actor,
+            reason="fit",
+            now_ms=now_ms,
+        )
+
+    version = patiently(register, REGISTER_S)  # a training is worth the wait; asked twice, it is registered once
+    incumbent = patiently(registry.aliases, REGISTER_S).incumbent
     if incumbent == version:
         _say(console, f"registered version {version}: it is the incumbent and answers from now on")
     else:

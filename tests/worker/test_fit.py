@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -23,6 +24,9 @@ from models.scaling import SeriesForm
 from models.server import connect
 from models.weights import weights_from_bytes
 from worker.fit import FitPlan, Fitted, digest, fit, fit_first_version, observations
+
+if TYPE_CHECKING:
+    from tests.conftest import NewRedis
 
 HOUR_MS = 3_600_000
 HORIZON = 6
@@ -265,6 +269,34 @@ def test_redis_is_asked_before_the_training_starts() -> None:
             days_of(), PLAN, registry, actor="ann", now_ms=0, console=console, progress_stream=io.StringIO()
         )
     assert printed.getvalue() == ""
+
+
+def test_a_training_is_not_lost_because_redis_was_away_at_its_end(
+    new_redis: NewRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stops while a version is trained is waited for, and the version is registered once."""
+    server = new_redis()
+
+    class Killing(io.StringIO):
+        def write(self, text: str) -> int:
+            if "preflight" in text:
+                server.kill()
+            return super().write(text)
+
+    class Restarting(io.StringIO):
+        def write(self, text: str) -> int:
+            if "waiting for up to 600 s: Redis did not answer" in text:
+                server.restart()
+            return super().write(text)
+
+    monkeypatch.setattr("sys.stderr", Restarting())
+    registry = Registry(connect(server.url, timeout_s=1.0), "weather")
+    console = Console(file=Killing())
+    number = fit_first_version(
+        days_of(), PLAN, registry, actor="ann", now_ms=0, console=console, progress_stream=io.StringIO()
+    )
+    assert number == 1
+    assert len(registry.versions()) == 1
 
 
 def test_the_series_state_of_the_partition_is_not_moved_by_looking() -> None:

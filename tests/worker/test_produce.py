@@ -18,7 +18,8 @@ from consumers.history import History
 from consumers.kafka_sink import Sink
 from models.errors import ConfigError, DataError, ServiceUnreachable
 from worker import cli
-from worker.cli_history import Speed, moment_ms, patiently
+from worker.cli_history import Speed, moment_ms
+from worker.patience import patiently
 from worker.produce import Producer
 
 if TYPE_CHECKING:
