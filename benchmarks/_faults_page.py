@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.integration.outcome import Outcome
+from tests.integration.oracle import Comparison
 from tests.services.kafka import LIBS
 from tests.services.redis import redis_binary
 
@@ -50,9 +50,9 @@ class Row:
 
     def fail(self, seed: int, error: BaseException) -> None:
         """Add one run that did not come to its end."""
-        self._judge(seed, Outcome(mismatches=[f"{type(error).__name__}: {error}"]))
+        self._judge(seed, Comparison(mismatches=[f"{type(error).__name__}: {error}"]))
 
-    def _judge(self, seed: int, outcome: Outcome) -> None:
+    def _judge(self, seed: int, outcome: Comparison) -> None:
         self.seeds.append(seed)
         self.lost += outcome.lost
         self.mismatches += len(outcome.mismatches)

@@ -43,7 +43,7 @@ class Round:
 def run_round(servers: str, redis_url: str, number: int, kills: int, seed: int) -> Round:
     """Send, kill, recover, compare."""
     from tests.integration.crashes import TROUBLED, run_with_kills
-    from tests.integration.oracle import check, load_version
+    from tests.integration.oracle import check
 
     series, steps, units, block = SHAPES[number % len(SHAPES)]
     settings: dict[str, dict[str, Any]] = {
@@ -56,7 +56,7 @@ def run_round(servers: str, redis_url: str, number: int, kills: int, seed: int) 
         stack.register(seed=seed)
         done = run_with_kills(stack, kills=kills, seed=seed, series=series, steps=steps, report=show)
         try:
-            wanted = check(stack, load_version(stack))
+            wanted = check(stack)
             equal = True
         except AssertionError as difference:
             print(difference, file=sys.stderr)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from tests.integration.feeding import feeding
 from tests.integration.harness import ConsumerProcess, Stack, wait
-from tests.integration.outcome import Outcome, outcome
+from tests.integration.oracle import Comparison, compare
 from tests.integration.shares import share
 from tests.integration.streams import troubled
 from tests.services.disk import Disk
@@ -74,7 +74,7 @@ class Scene:
         self.stack.register(seed=seed)
         self.messages = troubled(seed, SERIES, STEPS, features=("value", "load"))
         self.faults = 0  # that were done
-        self.so_far = Outcome()
+        self.so_far = Comparison()
         self.consumers: list[ConsumerProcess] = []
         for _ in range(kind.consumers):
             self.start()
@@ -152,7 +152,7 @@ class Run:
     rewinds: int
     recovered_s: float
     seconds: float
-    outcome: Outcome
+    outcome: Comparison
 
 
 def run(scene: Scene, seed: int) -> Run:
@@ -166,7 +166,7 @@ def run(scene: Scene, seed: int) -> Run:
         recovered_s = scene.kind.strike(scene, rng)
         scene.stack.reach(scene.stack.progress() + rng.randint(50, 200))
     scene.stack.done()
-    found = scene.so_far = outcome(scene.stack)
+    found = scene.so_far = compare(scene.stack)
     return Run(
         seed,
         scene.faults - faults,

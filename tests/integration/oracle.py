@@ -1,150 +1,114 @@
-"""What must come out: the pure core over the same records, in one process, without Kafka and Redis.
+"""What must come out: one uninterrupted run over the same records and roster, without Kafka and Redis.
 
 And what came out: the state that is recovered from the ledger, and the topics as a plain client reads them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from consumers.codec import Decoder
 from consumers.recovery import Recovery
-from consumers.roster import Seat
-from consumers.stream import Partition, Version, admit, fold
+from consumers.stream import Arrivals, Version
 from models.network import Network, configure
+from tests.uninterrupted import Outcome, outcome_of, uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-    from models.blocks import Block
     from tests.integration.harness import Stack
 
 MAX_CUT = 700  # records in one batch of the oracle; the consumers cut elsewhere
+_loaded: WeakKeyDictionary[Stack, dict[int, Version]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class State:
-    """A partition's outcome: digests of its state and of its pairs, and its counters."""
+@dataclass
+class Comparison:
+    """A stream's records, what is lacking, what came twice with equal bytes, and what is not as it should be."""
 
-    state: str  # SHA-256 over names, series state and carried state
-    pairs: str  # SHA-256 over the columns of all blocks
-    counters: dict[str, int]
+    records: int = 0
+    lost: int = 0  # forecasts and dead letters that never came
+    duplicated: int = 0  # forecasts that came again, with equal bytes
+    mismatches: list[str] = field(default_factory=list)
+    wanted: list[Outcome] = field(default_factory=list, repr=False)  # of the uninterrupted run, by partition
 
-
-@dataclass(frozen=True)
-class Expected:
-    """What an uninterrupted run makes of a partition's records."""
-
-    state: State
-    forecasts: dict[int, NDArray[np.float32]] = field(repr=False)  # by the offset of the observation
-    refusals: dict[int, str] = field(repr=False)  # reason by offset
+    @property
+    def exact(self) -> bool:
+        """Whether all is as in one uninterrupted run."""
+        return not self.lost and not self.mismatches
 
 
-def load_version(stack: Stack, number: int = 1) -> Version:
-    """A registered version, on the machine's TensorFlow."""
-    configure(threads=1)
-    architecture, _, weights = stack.registry.load(number)
-    return Version(number, architecture, Network(architecture, weights))
+def check(stack: Stack) -> list[Outcome]:
+    """Assert that ledgers and topics are bit for bit what one uninterrupted run gives, which is given back."""
+    found = compare(stack)
+    assert found.exact, found
+    return found.wanted
 
 
-def expected(stack: Stack, records: Sequence[Any], version: Version, seed: int = 0) -> Expected:
+def compare(stack: Stack) -> Comparison:
+    """Compare ledgers and topics with one uninterrupted run over the same records and rosters."""
+    found = Comparison()
+    predictions = stack.predictions()
+    by_partition = predictions_by_source(predictions)
+    letters = letters_by_source(stack.dead_letters())
+    for number, records in enumerate(stack.records()):
+        where = f"partition {number}: "
+        want, have = expected(stack, number, records), recovered(stack, number)
+        found.records += len(records)
+        found.mismatches += [where + _shown(name, want, have) for name in want.differences(have)]
+        _judge_forecasts(found, where, by_partition.get(number, {}), want.forecasts)
+        _judge_letters(found, where, letters.get(number, {}), want.refusals)
+        if stack.ledger(number).refusals():
+            found.mismatches.append(where + "refusals still wait in the ledger")
+        found.wanted.append(want)
+    found.duplicated = len(predictions) - sum(len(copies) for at in by_partition.values() for copies in at.values())
+    return found
+
+
+def expected(stack: Stack, number: int, records: Sequence[Any]) -> Outcome:
     """The outcome of one uninterrupted run over a partition's records, cut into batches by chance."""
-    rng = np.random.default_rng(seed)
-    settings = stack.settings
-    decoder = Decoder(stack.form, settings.max_ahead_ms)
-    partition = Partition(stack.form)
-    versions = {version.number: version}
-    partition.seat([Seat(version.number, "incumbent", 0, 0)], versions)
-    counters: Counter[str] = Counter()
-    blocks: list[Block] = []
-    forecasts: dict[int, NDArray[np.float32]] = {}
-    refusals: dict[int, str] = {}
-    begin = 0
-    while begin < len(records):
-        batch = records[begin : begin + int(rng.integers(1, MAX_CUT))]
-        first = blocks[-1].end if blocks else 0
-        arrivals = decoder.decode(batch, first, batch[-1].offset + 1)
-        admitted = admit(partition, arrivals, max_series=settings.model.max_series)
-        (folded,) = fold([(partition, admitted.block)], versions)
-        issued = folded.forecasts.get(version.number, np.empty((0, 0), np.float32))
-        forecasts.update(zip(folded.block.offset.tolist(), issued, strict=True))
-        refusals.update({r.offset: r.reason for r in admitted.refusals})
-        counters += folded.counts
-        counters.update(f"refused.{r.reason}" for r in admitted.refusals)
-        counters.update(duplicates=admitted.duplicates, history=len(admitted.history))
-        blocks.append(folded.block)
-        begin += len(batch)
-    outcome = State(partition.digest(), pairs_digest(blocks), {k: n for k, n in counters.items() if n})
-    return Expected(outcome, forecasts, refusals)
+    decoder = Decoder(stack.form, stack.settings.max_ahead_ms)
+    offsets = [record.offset for record in records]
+
+    def arrivals(start: int, end: int) -> Arrivals:
+        return decoder.decode(records[bisect_left(offsets, start) : bisect_left(offsets, end)], start, end)
+
+    return uninterrupted(
+        stack.ledger(number).roster(),
+        lambda version: loaded(stack, version),
+        stack.form,
+        arrivals,
+        _cuts(number, offsets[-1] + 1 if offsets else 0),
+        max_series=stack.settings.model.max_series,
+    )
 
 
-def recovered(stack: Stack, number: int, version: Version) -> State:
+def recovered(stack: Stack, number: int) -> Outcome:
     """The outcome as the ledger has it: newest snapshots, the blocks after them folded again."""
     ledger = stack.ledger(number)
     head = ledger.head()
     assert head is not None, f"partition {number} has no ledger"
-    versions = {version.number: version}
+    versions = {seat.version: loaded(stack, seat.version) for seat in ledger.roster()}
     recovery = Recovery(ledger, head, stack.form, versions)
     for batch in recovery.run():
         assert not any(replayed.mismatch for replayed in batch), "a replayed block gave other bits"
-    return State(recovery.partition.digest(), pairs_digest(ledger.blocks()), ledger.counters())
+    return outcome_of(recovery.partition, ledger.blocks(), ledger.counters(), ledger.history())
 
 
-def pairs_digest(blocks: Iterable[Block]) -> str:
-    """SHA-256 over offsets, series, steps, values, masks, scales and pairs; the cut into blocks is left out."""
-    columns: dict[str, list[NDArray[Any]]] = {}
-    for block in blocks:
-        if len(block) == 0:
-            continue
-        parts = {
-            "offset": block.offset,
-            "slot": block.slot,
-            "step": block.step,
-            "values": block.values,
-            "present": block.present,
-            "scale": block.scale,
-        }
-        for name, part in (parts | {f"pairs.{n}": p for n, p in block.pairs.items()}).items():
-            columns.setdefault(name, []).append(part)
-    total = hashlib.sha256()
-    for name in sorted(columns):
-        column = np.concatenate(columns[name])
-        total.update(f"{name} {column.dtype} {column.shape}".encode() + np.ascontiguousarray(column).tobytes())
-    return total.hexdigest()
-
-
-def check(stack: Stack, version: Version) -> list[Expected]:
-    """Assert that ledger and topics are bit for bit what one uninterrupted run gives; by partition."""
-    found = []
-    by_partition = predictions_by_source(stack.predictions())
-    letters = letters_by_source(stack.dead_letters())
-    for number, records in enumerate(stack.records()):
-        want = expected(stack, records, version, seed=number)
-        assert recovered(stack, number, version) == want.state, f"partition {number} differs"
-        check_forecasts(by_partition.get(number, {}), want.forecasts)
-        reasons = {offset: letter["killick-reason"] for offset, letter in letters.get(number, {}).items()}
-        assert reasons == want.refusals
-        assert stack.ledger(number).refusals() == []
-        found.append(want)
-    return found
-
-
-def check_forecasts(found: dict[int, set[bytes]], wanted: dict[int, NDArray[np.float32]]) -> None:
-    """Assert that every forecast was published, with the bits of `wanted`, and twice only with equal bytes."""
-    assert found.keys() == wanted.keys(), sorted(found.keys() ^ wanted.keys())[:10]
-    for offset, values in found.items():
-        assert len(values) == 1, f"offset {offset} was published with {len(values)} different values"
-        numbers = json.loads(next(iter(values)))["values"]
-        issued = np.array([np.nan if x is None else x for x in numbers], np.float32)
-        assert issued.tobytes() == (wanted[offset] + np.float32(0)).tobytes(), f"offset {offset}: {issued}"
+def loaded(stack: Stack, number: int) -> Version:
+    """A registered version, on the machine's TensorFlow; the same one at every call."""
+    versions = _loaded.setdefault(stack, {})
+    if number not in versions:
+        configure(threads=1)
+        architecture, _, weights = stack.registry.load(number)
+        versions[number] = Version(number, architecture, Network(architecture, weights))
+    return versions[number]
 
 
 def predictions_by_source(records: Iterable[Any]) -> dict[int, dict[int, set[bytes]]]:
@@ -168,3 +132,50 @@ def letters_by_source(records: Iterable[Any]) -> dict[int, dict[int, dict[str, s
         number, offset = int(headers["killick-partition"]), int(headers["killick-offset"])
         found.setdefault(number, {})[offset] = headers
     return found
+
+
+def _cuts(seed: int, end: int) -> Iterator[int]:
+    rng = np.random.default_rng(seed)
+    at = 0
+    while at < end:
+        yield at
+        at += int(rng.integers(1, MAX_CUT))
+    yield end
+
+
+def _shown(name: str, want: Outcome, have: Outcome) -> str:
+    """What differs; counters with their values."""
+    kind, _, key = name.partition(" ")
+    if kind != "counters":
+        return name
+    return f"{key}: {have.counters.get(key)} instead of {want.counters.get(key)}"
+
+
+def _judge_forecasts(
+    found: Comparison, where: str, have: Mapping[int, set[bytes]], want: Mapping[int, tuple[int, bytes]]
+) -> None:
+    found.lost += len(want.keys() - have.keys())
+    found.mismatches += [f"{where}a forecast for offset {o}" for o in sorted(have.keys() - want.keys())]
+    for offset in sorted(have.keys() & want.keys()):
+        copies = [json.loads(copy) for copy in have[offset]]
+        version, values = want[offset]
+        if len(copies) > 1:
+            found.mismatches.append(f"{where}offset {offset} was published with {len(copies)} different values")
+        elif copies[0]["version"] != version:
+            found.mismatches.append(f"{where}offset {offset}: version {copies[0]['version']}, not {version}, answered")
+        elif _bits(copies[0]["values"]) != (np.frombuffer(values, np.float32) + np.float32(0)).tobytes():
+            found.mismatches.append(f"{where}offset {offset} was published with other values")
+
+
+def _bits(values: Iterable[float | None]) -> bytes:
+    """The float32 of the text; a forecast that there is not is null in it."""
+    return np.array([np.nan if value is None else value for value in values], np.float32).tobytes()
+
+
+def _judge_letters(
+    found: Comparison, where: str, have: Mapping[int, Mapping[str, str]], want: Mapping[int, str]
+) -> None:
+    found.lost += len(want.keys() - have.keys())
+    reasons = {offset: letter["killick-reason"] for offset, letter in have.items()}
+    wrong = sorted(offset for offset, reason in reasons.items() if want.get(offset) != reason)
+    found.mismatches += [f"{where}a dead letter for offset {o}: {reasons[o]}, not {want.get(o)}" for o in wrong]

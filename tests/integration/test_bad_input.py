@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.integration.harness import Message, Stack
-from tests.integration.oracle import Expected, check, load_version
+from tests.integration.oracle import check
 from tests.integration.rubbish import SPECIMENS, batches
 from tests.integration.streams import HOUR_MS, START_MS, observation, troubled
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.integration.conftest import NewStack
+    from tests.uninterrupted import Outcome
 
 BATCHES = 4
 OWN = ("killick-reason", "killick-error", "killick-topic", "killick-partition", "killick-offset")
@@ -32,7 +33,7 @@ def split_headers(letter: Any) -> tuple[list[tuple[str, bytes]], dict[str, bytes
     return letter.headers[:start], dict(letter.headers[start:])
 
 
-def check_letters(stack: Stack, wanted: list[Expected]) -> None:
+def check_letters(stack: Stack, wanted: list[Outcome]) -> None:
     """Assert that every refused record lies in the dead-letter topic once, as it came, with what is to be known."""
     originals = {(r.partition, r.offset): r for part in stack.records() for r in part}
     seen = set()
@@ -80,7 +81,7 @@ def test_no_record_stops_the_consumer(new_stack: NewStack) -> None:
     pour()
     stack.done()
     assert process.stop() == 0
-    wanted = check(stack, load_version(stack))
+    wanted = check(stack)
     reasons = {reason for want in wanted for reason in want.refusals.values()}
     assert reasons >= {
         "malformed",
@@ -131,7 +132,7 @@ def test_repaired_letters_are_put_through(new_stack: NewStack) -> None:
     assert process.stop() == 0
     (history,) = list(stack.ledger(0).history())
     assert history.values.tolist() == [[5.5]]
-    check(stack, load_version(stack))
+    check(stack)
 
 
 @pytest.mark.parametrize("limit", [1_048_588, 100_000])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from consumers.ledger import Ledger
 from tests.integration.feeding import feeding
 from tests.integration.harness import wait
-from tests.integration.oracle import check, load_version
+from tests.integration.oracle import check
 from tests.integration.shares import SETTLED_S, opened, share, steady
 from tests.integration.streams import troubled
 
@@ -41,7 +41,7 @@ def test_consumers_come_and_go_under_load(new_stack: NewStack) -> None:
         assert opened(first).count(kept) == 1
     stack.done()
     assert first.stop() == 0
-    check(stack, load_version(stack))
+    check(stack)
 
 
 def test_static_member_that_restarts_keeps_its_partitions(new_stack: NewStack) -> None:
@@ -67,7 +67,7 @@ def test_static_member_that_restarts_keeps_its_partitions(new_stack: NewStack) -
         assert opened(second) == theirs
     stack.done()
     assert again.stop() == second.stop() == 0
-    check(stack, load_version(stack))
+    check(stack)
 
 
 def test_zombie_does_no_harm(new_stack: NewStack) -> None:
@@ -87,7 +87,7 @@ def test_zombie_does_no_harm(new_stack: NewStack) -> None:
         stack.reach(stack.progress() + 300)
     stack.done()
     assert zombie.stop() == heir.stop() == 0
-    check(stack, load_version(stack))
+    check(stack)
 
 
 def test_partition_that_a_stranger_took_is_taken_again(new_stack: NewStack) -> None:
@@ -107,4 +107,4 @@ def test_partition_that_a_stranger_took_is_taken_again(new_stack: NewStack) -> N
         process.ready()
     stack.done()
     assert process.stop() == 0
-    check(stack, load_version(stack))
+    check(stack)

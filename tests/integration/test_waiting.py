@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.integration.feeding import feeding
 from tests.integration.harness import ConsumerProcess, Stack, wait
-from tests.integration.oracle import check, load_version
+from tests.integration.oracle import check
 from tests.integration.streams import troubled
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def test_consumer_outlives_redis(kafka: KafkaBroker, new_redis: NewRedis, tmp_pa
         stack.done()
         assert process.metric("killick_redis_up") == 1
         stops(stack, process)
-        check(stack, load_version(stack))
+        check(stack)
 
 
 def test_consumer_outlives_the_broker(new_kafka: NewKafka, redis_url: str, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_consumer_outlives_the_broker(new_kafka: NewKafka, redis_url: str, tmp_p
         stack.done()
         assert len(process.lines("waiting")) == len(process.lines("resumed")) == len(complaints(process)) == 1
         stops(stack, process)
-        check(stack, load_version(stack))
+        check(stack)
 
 
 def test_consumer_ends_in_order_without_its_broker(new_kafka: NewKafka, redis_url: str, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_consumer_ends_in_order_without_its_broker(new_kafka: NewKafka, redis_ur
             broker.restart()
         stack.consumer()
         stack.done()
-        check(stack, load_version(stack))
+        check(stack)
 
 
 def test_consumer_that_comes_first_waits_for_servers_topics_and_version(
@@ -135,7 +135,7 @@ def test_consumer_that_comes_first_waits_for_servers_topics_and_version(
         stack.register()
         stack.done()
         stops(stack, process)
-        check(stack, load_version(stack))
+        check(stack)
 
 
 def test_redis_that_lost_its_tail_is_rewound(kafka: KafkaBroker, new_redis: NewRedis, tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_redis_that_lost_its_tail_is_rewound(kafka: KafkaBroker, new_redis: NewR
         stack.done()
         assert process.metric("killick_ledger_rewinds_total") >= 1
         stops(stack, process)
-        check(stack, load_version(stack))
+        check(stack)
 
 
 def test_emptied_redis_is_refused_and_accepted_on_demand(
