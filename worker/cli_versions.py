@@ -65,7 +65,7 @@ def promote(session: Session, /, version: int, reason: str, actor: str | None, *
         session,
         lambda registry, expected, by: registry.promote(version, expected=expected or 0, **by),
         _by(actor, reason),
-        "version {} was, and runs on as a shadow",
+        "version {} is the previous one",
         **options,
     )
 

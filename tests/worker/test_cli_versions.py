@@ -94,7 +94,7 @@ def test_a_promotion_and_a_rollback_say_what_they_did(registry: Registry) -> Non
     code, said = killick("promote", "2", *WHY)
     assert code == 0
     assert said.splitlines()[0] == (
-        "version 2 is the incumbent of model 'weather'; version 1 was, and runs on as a shadow (generation 2)"
+        "version 2 is the incumbent of model 'weather'; version 1 is the previous one (generation 2)"
     )
     assert "no consumer is running: the partitions will follow when one starts (`killick consumer`)" in said
     code, said = killick("rollback", "--reason", "worse at night")
