@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,111 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers import recovery
-from consumers.ledger import Commit, Head, Ledger
-from consumers.keeping import SnapshotPlan, Taken
-from consumers.recovery import Recovery, per_slot
+from consumers.keeping import Taken
+from consumers.ledger import Head, Ledger
 from consumers.roster import Seat
 from consumers.snapshots import encode_chunk, holds
-from consumers.stream import Partition, Version, admit, fold
-from models.blocks import decode_block, empty_block, encode_block
-from tests.streams import FORM, NumpyScanner, Stream, architecture_of, cuts_of, stream_of, streams
+from models.blocks import decode_block, encode_block
+from tests.consumers.living import CHUNK_SLOTS, new_live, recovered, uninterrupted, walks
+from tests.streams import FORM, Stream, cuts_of, stream_of, streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from consumers.recovery import Replayed
     from tests.consumers.conftest import Store
 
 pytestmark = pytest.mark.services
-CHUNK_SLOTS = 2
-DEPTH_STEPS = 10
-_ONE = architecture_of()
-_TWO = architecture_of(form="plain", horizon=2, units=(4, 2), cell="gru")
-VERSIONS = {1: Version(1, _ONE, NumpyScanner(_ONE, 1)), 2: Version(2, _TWO, NumpyScanner(_TWO, 2))}
-
-
-@dataclass
-class Live:
-    """A consumer of one partition without Kafka: admits, folds, commits, publishes, snapshots, trims."""
-
-    ledger: Ledger
-    partition: Partition = field(default_factory=lambda: Partition(FORM))
-    plan: SnapshotPlan = field(default_factory=lambda: SnapshotPlan(CHUNK_SLOTS, 10, DEPTH_STEPS, {}))
-    at: int = 0
-    newest_step: int = 0
-    forecasts: dict[int, dict[int, bytes]] = field(default_factory=dict)  # version -> block's end -> bytes
-
-    def begin(self) -> None:
-        """Take the ledger and seat the first version."""
-        self.ledger.take(start=0, form=FORM.digest(), topic_id="t", partitions=1, chunk_slots=CHUNK_SLOTS)
-        self.seat([Seat(1, "incumbent", 0, 0)])
-
-    def seat(self, roster: list[Seat]) -> None:
-        """Commit a roster."""
-        self.ledger.commit(Commit(self.at, empty_block(self.at, 2), roster=roster))
-        before = set(self.partition.spans)
-        self.partition.seat(roster, VERSIONS)
-        for number in set(self.partition.spans) - before:
-            start = self.partition.spans[number].start
-            self.plan.joined(number, start, self.at, len(self.partition.names))
-
-    def take(self, stream: Stream, begin: int, end: int) -> None:
-        """Fold and commit the records `begin` to before `end`."""
-        admitted = admit(self.partition, stream.arrivals(begin, end), max_series=99)
-        (folded,) = fold([(self.partition, admitted.block)], VERSIONS)
-        counts = folded.counts + Counter(duplicates=admitted.duplicates)
-        self.ledger.commit(Commit(begin, folded.block, new_names=admitted.new_names, counts=counts))
-        self.plan.note(folded.block, self.newest_step)
-        self.newest_step = max(self.newest_step, int(folded.block.step.max(initial=0)))
-        self.at = end
-        for version, issued in folded.forecasts.items():
-            self.forecasts.setdefault(version, {})[end] = issued.tobytes()
-
-    def publish(self) -> None:
-        """Everything up to here has been acknowledged."""
-        self.ledger.set_mark(self.at)
-
-    def snapshot(self, firsts: list[int]) -> None:
-        """Snapshots of these chunks at the present offset, which must be published."""
-        held = holds(self.partition)
-        for first in firsts:
-            if first < len(self.partition.names):
-                series, carried = encode_chunk(self.partition, first, CHUNK_SLOTS)
-                self.write([Taken(first, self.at, self.newest_step, held, series, carried)])
-                self.plan.taken(first, self.at)
-
-    def confirm(self) -> None:
-        """Say which chunks did not change."""
-        self.write([Taken(first, self.at, self.newest_step) for first in self.plan.unchanged(self.at)])
-
-    def write(self, some: list[Taken]) -> None:
-        """Write these, and first what is new."""
-        for taken in [*self.plan.newborn(), *some]:
-            write, chunk = self.plan.write(taken)
-            self.ledger.write_snapshots([write], self.plan.least({taken.first: chunk}))
-            self.plan.stored({taken.first: chunk})
-
-    def trim(self) -> int:
-        """Let go of what nothing needs."""
-        return self.ledger.trim(self.plan.least())
-
-
-def recovered(ledger: Ledger) -> tuple[Partition, list[Replayed], int]:
-    """The partition from the ledger alone, what was replayed for it, and from where."""
-    head = ledger.head()
-    assert head is not None
-    recovery = Recovery(ledger, head, FORM, VERSIONS)
-    replayed = [one for batch in recovery.run() for one in batch]
-    newest = {first: chunk.kept[-1].until for first, chunk in recovery.index.items()}
-    after = per_slot(newest, CHUNK_SLOTS, len(recovery.partition.names)).min(initial=head.next)
-    return recovery.partition, replayed, int(after)
-
-
-def new_live(store: Store, model: str) -> Live:
-    """A partition at its beginning."""
-    live = Live(Ledger(store.client, model, 0, "mine"))
-    live.begin()
-    return live
 
 
 _models = iter(f"recovery-{i}" for i in range(10**9))
@@ -169,20 +78,9 @@ def test_recovery_after_any_history_gives_the_same_bits(
     head = live.ledger.head()
     assert head is not None
     for one in replayed:
-        if one.block.end > head.mark:
+        if len(one.block) and one.block.end > head.mark:
             for version, issued in one.folded.forecasts.items():
                 assert issued.tobytes() == live.forecasts[version][one.block.end]
-
-
-def walks(records: int, series: int = 5, seed: int = 0) -> Stream:
-    """Series in random order, a step at a time."""
-    rng = np.random.default_rng(seed)
-    now = np.full(series, 100)
-    rows = []
-    for i in rng.integers(0, series, records).tolist():
-        now[i] += rng.choice([1, 1, 1, 2, 4, 5, 30])
-        rows.append((f"s{i}", int(now[i]), (float(rng.normal()), None if rng.random() < 0.2 else 1.0)))
-    return stream_of(rows)
 
 
 def test_a_long_stream_with_snapshots_and_trims(redis_store: Store) -> None:
@@ -203,10 +101,7 @@ def test_a_long_stream_with_snapshots_and_trims(redis_store: Store) -> None:
     assert trimmed > 200
     assert 1_900 < after < 2_000
     assert 0 < len(replayed) < 60
-    uninterrupted = Partition(FORM)
-    uninterrupted.seat([Seat(1, "incumbent", 0, 0)], VERSIONS)
-    fold([(uninterrupted, admit(uninterrupted, stream.arrivals(0, 2_000), max_series=99).block)], VERSIONS)
-    assert uninterrupted.digest() == partition.digest()
+    assert uninterrupted(live, stream, [Seat(1, "incumbent", 0, 0)]).digest() == partition.digest()
 
 
 def test_blocks_are_folded_together_and_told_apart_again(redis_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
