@@ -128,8 +128,8 @@ class Follower:
         """The commit that `follow` gave is in the ledger: what changed is told, and awaited on the disk."""
         roster = holding.partition.roster
         answers = incumbent_of(roster)
-        for seat in roster:
-            if seat.leave_offset is None and seat.join_offset == holding.joined:
+        for seat in holding.joined:
+            if seat.leave_offset is None:
                 log.info(
                     "partition %d: version %d is %s from offset %d on, its state begins at %d",
                     holding.number, seat.version, seat.role, seat.join_offset, seat.start_offset,
@@ -142,7 +142,9 @@ class Follower:
 
     def forget(self, partition: int) -> None:
         """A partition is no longer ours."""
-        self._said.pop(partition, None)
+        said = self._said.pop(partition, None)
+        if said is not None and said.why:
+            self._observer.diverged(partition, "")
         if self._spinning is not None and self._spinning.partition == partition:
             self._spinning = None
 
@@ -229,6 +231,7 @@ class Follower:
             shadows=target.shadows,
             starts={} if ready is None else {ready.version.number: ready.start},
         )
+        holding.joined = tuple(seat for seat in roster if seat not in partition.roster)
         partition.seat(roster, self._versions.ready)
         if ready is not None:
             number = ready.version.number
@@ -236,7 +239,6 @@ class Follower:
             holding.plan.joined(number, ready.start, holding.next, len(partition.names))
         for number in before - set(partition.spans):
             holding.plan.unpin(number)
-        holding.joined = holding.next
         block = empty_block(holding.next, len(partition.form.features))
         return Commit(holding.next, block, roster=roster, generation=aliases.generation)
 

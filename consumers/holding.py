@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from consumers.keeping import SnapshotPlan, Taken
     from consumers.ledger import Ledger, Refused
     from consumers.publishing import Publisher
+    from consumers.roster import Seat
     from consumers.stream import Folded, Partition
     from models.blocks import Block
 
@@ -71,7 +72,7 @@ class Holding:
     snapshots: list[Taken] = field(default_factory=list)  # waiting for the mark
     disk: list[Reachable] = field(default_factory=list)  # nothing is published until it is there
     commits: int = 0
-    joined: int = -1  # the offset of the last change of the roster made here
+    joined: tuple[Seat, ...] = ()  # the seats that the last change of the roster made here has brought
 
     def note(self, block: Block) -> None:
         """A block was folded: what it changed, and how far time is."""

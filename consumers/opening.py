@@ -216,7 +216,10 @@ class Opener:
         waiting = holding.ledger.refusals()
         if waiting:  # before all else: the mark lets refusals go, so it must not pass them
             holding.publish(head.mark, self._nothing(head.mark), waiting)
+        partition = holding.partition
         for batch in recovery.run():
+            newest = partition.series.last[: len(partition.names)].max(initial=holding.newest_step)
+            holding.newest_step = int(newest)  # before what is noted: a chunk that is new must not look old
             for replayed in batch:
                 if replayed.mismatch:
                     self._observer.mismatch()
@@ -228,10 +231,8 @@ class Opener:
                 if replayed.block.end > head.mark:
                     holding.publish(replayed.block.end, replayed.folded)
             yield None
-        partition = holding.partition
         for number in recovery.late & set(partition.spans):
             holding.plan.joined(number, partition.spans[number].start, head.next, len(partition.names))
-        holding.newest_step = int(partition.series.last[: len(partition.names)].max(initial=holding.newest_step))
         if holding.mark < head.next:
             holding.publish(head.next, self._nothing(head.next))
 
