@@ -24,7 +24,7 @@ from models.blocks import Block, checksum
 from models.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from consumers.ledger import Head, Ledger
     from consumers.roster import Span
@@ -52,11 +52,18 @@ class Recovery:
     `run` yields what was replayed, some blocks at a time; when it ends, `partition` stands at the head.
     """
 
-    def __init__(self, ledger: Ledger, head: Head, form: SeriesForm, versions: Mapping[int, Version]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        head: Head,
+        form: SeriesForm,
+        versions: Mapping[int, Version],
+        roster: Sequence[Seat] | None = None,
+    ) -> None:
         self._ledger = ledger
         self._head = head
         self._versions = versions
-        self._roster = ledger.roster()
+        self._roster = ledger.roster() if roster is None else roster  # read once: another may have it changed
         self.late: set[int] = set()  # versions that the snapshots don't hold yet
         self.index = decode_index(ledger.snapshot_index())
         self.partition = Partition(form)
@@ -159,9 +166,11 @@ class SpinUp:
         """
         if not self._place:
             self._restore()
+        while sum(map(len, self._blocks)) < observations and self._read(until):
+            pass  # before any is taken, as reading may fail
         some: list[Block] = []
         room = observations
-        while room > 0 and (self._blocks or self._read(until)):
+        while room > 0 and self._blocks:
             block = self._blocks.pop(0)
             if len(block) > room:
                 block, rest = _cut(block, room)
@@ -252,6 +261,7 @@ def _cut(block: Block, size: int) -> tuple[Block, Block]:
 
 def _fold_group(partition: Partition, blocks: Sequence[Block], versions: Mapping[int, Version]) -> Iterator[Replayed]:
     (folded,) = fold([(partition, merged(blocks))], versions)
+    joined = _joined(partition)
     begin = 0
     for block in blocks:
         rows = slice(begin, begin + len(block))
@@ -259,12 +269,23 @@ def _fold_group(partition: Partition, blocks: Sequence[Block], versions: Mapping
         forecasts = {number: issued[rows] for number, issued in folded.forecasts.items()}
         pairs = {number: paired[rows] for number, paired in folded.block.pairs.items()}
         again = replace(block, scale=folded.block.scale[rows], pairs=pairs)
-        mismatch = not _same(block, again, forecasts)
+        comparable = {number for number, offset in joined.items() if offset <= block.start}
+        mismatch = not _same(block, again, forecasts, comparable)
         yield Replayed(block, Folded(again, forecasts, folded.counts), mismatch)
 
 
-def _same(committed: Block, again: Block, forecasts: Mapping[int, np.ndarray]) -> bool:
-    for number in set(committed.pairs) & set(again.pairs):
+def _joined(partition: Partition) -> dict[int, int]:
+    """Where each version joined; what it had committed before it left, and came back, was another fold."""
+    found: dict[int, int] = {}
+    for seat in partition.roster:
+        span = partition.spans.get(seat.version)
+        if span is not None and seat.start_offset == span.start:
+            found[seat.version] = min(seat.join_offset, found.get(seat.version, seat.join_offset))
+    return found
+
+
+def _same(committed: Block, again: Block, forecasts: Mapping[int, np.ndarray], versions: Collection[int]) -> bool:
+    for number in set(committed.pairs) & set(again.pairs) & set(versions):
         theirs, ours = committed.pairs[number].view(np.uint32), again.pairs[number].view(np.uint32)
         if not np.array_equal(theirs, ours):
             return False
