@@ -3,7 +3,8 @@
 -- The only way in which a partition's ledger changes. A Redis function does not roll back:
 -- every check comes before the first write. All keys of one call share one hash tag.
 --
--- Every writing function begins with KEYS[1] = head and ARGV[1] = the caller's fence token.
+-- Every writing function begins with KEYS[1] = head and ARGV = the caller's fence token, the name of the call that
+-- the caller made before this one, the name of this one. `guarded` looks at them, and passes on the token and the rest.
 
 local FORMAT = '2' -- of the ledger: which keys there are, and what is in them
 
@@ -12,6 +13,22 @@ local function head_of(key)
   local head = {}
   for i = 1, #flat, 2 do head[flat[i]] = flat[i + 1] end
   return head
+end
+
+-- Lets a call change the ledger only as the next one of whoever took it last. A server that comes back without its
+-- tail may still know that token: then what was written last is gone, and the caller has to begin anew. A call that
+-- was done already, its answer lost, is not done twice; one that comes late, after others, is not done at all.
+local function guarded(change)
+  return function(keys, args)
+    local this, before = table.remove(args, 3), table.remove(args, 2)
+    local head = head_of(keys[1])
+    if head['token'] ~= args[1] then return {'fenced'} end
+    if head['last'] == this then return {'done', 0} end
+    if head['last'] ~= before then return {'behind', head['next'], 'what was written last is gone'} end
+    local reply = change(keys, args, head)
+    if reply[1] == 'ok' then redis.call('HSET', keys[1], 'last', this) end
+    return reply
+  end
 end
 
 -- KEYS: head   ARGV: token, start, form, topic id, partitions, slots in a chunk
@@ -29,7 +46,7 @@ local function take(keys, args)
     redis.call('HSET', keys[1], 'next', args[2], 'mark', args[2], 'first', args[2], 'seq', '0',
       'chunk_slots', args[6], 'format', FORMAT)
   end
-  redis.call('HSET', keys[1], 'token', args[1])
+  redis.call('HSET', keys[1], 'token', args[1], 'last', args[1])
   for name, value in pairs(fixed) do
     if value ~= '' then redis.call('HSET', keys[1], name, value) end
   end
@@ -39,10 +56,7 @@ end
 -- KEYS: head, blocks, history, names, refusals, counters, roster
 -- ARGV: token, expected offset, next offset, digest, mark ('' keeps it), block, history, roster, generation,
 --       n, n names, m, m × (offset, reason, error, record), k, k × (counter, amount)
-local function commit(keys, args)
-  local head = head_of(keys[1])
-  if head['token'] ~= args[1] then return {'fenced'} end
-  if head['digest'] == args[4] then return {'done'} end
+local function commit(keys, args, head)
   if tonumber(head['next']) ~= tonumber(args[2]) then return {'offset', head['next']} end
   if tonumber(args[3]) < tonumber(args[2]) then return {'invalid', 'the next offset is before the expected one'} end
   if args[5] ~= '' and tonumber(args[5]) > tonumber(args[2]) then
@@ -90,9 +104,7 @@ end
 
 -- KEYS: head, refusals   ARGV: token, mark
 -- Everything before `mark` has been published; refusals that were delivered are let go.
-local function mark(keys, args)
-  local head = head_of(keys[1])
-  if head['token'] ~= args[1] then return {'fenced'} end
+local function mark(keys, args, head)
   if tonumber(args[2]) > tonumber(head['next']) then return {'behind', head['next'], 'the mark is ahead of the ledger'} end
   if tonumber(args[2]) < tonumber(head['mark']) then return {'invalid', 'the published mark went back'} end
   redis.call('HSET', keys[1], 'mark', args[2])
@@ -103,9 +115,7 @@ end
 -- KEYS: head, series snapshots, carried snapshots, snapshot index, needs
 -- ARGV: token, least offset that is still needed,
 --       n × (chunk, offset, index entry, field, series state, carried state ('' = unchanged since), fields to forget)
-local function snapshot(keys, args)
-  local head = head_of(keys[1])
-  if head['token'] ~= args[1] then return {'fenced'} end
+local function snapshot(keys, args, head)
   for i = 3, #args, 7 do
     if tonumber(args[i + 1]) > tonumber(head['mark']) then return {'behind', head['mark'], 'a snapshot ran ahead of the mark'} end
   end
@@ -124,17 +134,13 @@ end
 -- KEYS: head, state   ARGV: token, state
 -- What its consumer says of the partition, for people.
 local function note(keys, args)
-  local head = head_of(keys[1])
-  if head['token'] ~= args[1] then return {'fenced'} end
   redis.call('SET', keys[2], args[2])
   return {'ok'}
 end
 
 -- KEYS: head, blocks, needs   ARGV: token, wanted first id
 -- Lets blocks go that end at or before the wanted offset, and that nothing needs any more.
-local function trim(keys, args)
-  local head = head_of(keys[1])
-  if head['token'] ~= args[1] then return {'fenced'} end
+local function trim(keys, args, head)
   local least = math.min(tonumber(args[2]), tonumber(head['mark']))
   local needs = redis.call('HVALS', keys[3])
   if #needs == 0 then return {'ok', 0} end
@@ -143,8 +149,8 @@ local function trim(keys, args)
 end
 
 redis.register_function('killick_v2_take', take)
-redis.register_function('killick_v2_commit', commit)
-redis.register_function('killick_v2_mark', mark)
-redis.register_function('killick_v2_snapshot', snapshot)
-redis.register_function('killick_v2_note', note)
-redis.register_function('killick_v2_trim', trim)
+redis.register_function('killick_v2_commit', guarded(commit))
+redis.register_function('killick_v2_mark', guarded(mark))
+redis.register_function('killick_v2_snapshot', guarded(snapshot))
+redis.register_function('killick_v2_note', guarded(note))
+redis.register_function('killick_v2_trim', guarded(trim))

@@ -101,6 +101,8 @@ class Follower:
         aliases = self._aliases
         if aliases is None or aliases.incumbent is None:
             return None
+        if aliases.incumbent != holding.partition.incumbent and holding.next < holding.log_end:
+            return None  # what lies before may have been published once, and forgotten by a Redis that lost its tail
         target = self._wanted(holding, aliases)
         missing = [version for version in target.missing if (holding.number, version) not in self._failed]
         self._abandon(holding, missing)

@@ -52,6 +52,7 @@ class Head(msgspec.Struct, frozen=True):
     chunk_slots: int
     first: int = 0  # where the ledger began
     token: str = ""
+    last: str = ""  # the name of the last call that changed the ledger
     digest: str = ""
     form: str = ""
     topic_id: str = ""
@@ -124,6 +125,10 @@ class Ledger:
         self._tag = f"killick:{{{model}/{partition}}}:"
         self.partition = partition
         self.token = token
+        self._last = token  # the last call of ours that was answered
+        self._calls = 0
+        self.taken = False  # by `take` of this object
+        self._unanswered: tuple[str, str, Sequence[bytes | str | int]] | None = None  # its name, function, arguments
 
     @property
     def disk_key(self) -> str:
@@ -154,7 +159,26 @@ class Ledger:
         head = self.head()
         if head is None:
             raise LedgerError(f"partition {self.partition}: the ledger vanished while it was being taken")
+        self._last, self._unanswered, self.taken = self.token, None, True
         return head
+
+    def check(self) -> None:
+        """Return if the ledger is as this owner left it.
+
+        Raises:
+            FencedError: another consumer took the partition.
+            OffsetConflict: Redis came back without what was written last.
+            ServiceUnreachable: Redis did not answer.
+        """
+        head = self.head()
+        if head is not None and head.token != self.token:
+            raise self._fenced()
+        known = {self._last} if self._unanswered is None else {self._last, self._unanswered[0]}
+        if head is None or head.last not in known:
+            stands = head.next if head else 0
+            raise OffsetConflict(f"partition {self.partition}: Redis lost its tail, at {stands}", next_offset=stands)
+        if self._unanswered is not None and head.last == self._unanswered[0]:
+            self._last, self._unanswered = head.last, None  # it was done
 
     def commit(self, change: Commit) -> None:
         """Make one change whole, or not at all. Calling it again with the same change is harmless.
@@ -169,24 +193,24 @@ class Ledger:
         if size > MAX_CALL_BYTES and len(change.block) > 1:
             raise LedgerError(f"a commit of {size} bytes, the limit is {MAX_CALL_BYTES}", "commit smaller blocks")
         keys = ["head", "blocks", "history", "names", "refusals", "counters", "roster"]
-        self._judge(self._call("commit", keys, arguments))
+        self._change("commit", keys, arguments)
 
     def set_mark(self, mark: int) -> None:
         """Everything before `mark` has been published and acknowledged."""
-        self._judge(self._call("mark", ["head", "refusals"], [self.token, mark]))
+        self._change("mark", ["head", "refusals"], [mark])
 
     def write_snapshots(self, writes: Sequence[SnapshotWrite], least: int) -> None:
         """Write snapshots; blocks that end after `least` are still needed by one of them."""
-        arguments: list[bytes | str | int] = [self.token, least]
+        arguments: list[bytes | str | int] = [least]
         for write in writes:
             field = _field(write.first, write.offset)
             forget = " ".join(_field(write.first, offset) for offset in write.forget)
             arguments += [write.first, write.offset, write.entry, field, write.series, write.carried, forget]
-        self._judge(self._call("snapshot", ["head", "series", "carried", "snapshot_index", "needs"], arguments))
+        self._change("snapshot", ["head", "series", "carried", "snapshot_index", "needs"], arguments)
 
     def note(self, state: PartitionState) -> None:
         """Say how far the partition follows the registry."""
-        self._judge(self._call("note", ["head", "state"], [self.token, msgspec.json.encode(state)]))
+        self._change("note", ["head", "state"], [msgspec.json.encode(state)])
 
     def state(self) -> PartitionState | None:
         """What was said last; None: nothing yet."""
@@ -195,9 +219,7 @@ class Ledger:
 
     def trim(self, offset: int) -> int:
         """Let blocks go that end at or before `offset`, and that nothing needs; how many went."""
-        reply = self._call("trim", ["head", "blocks", "needs"], [self.token, offset])
-        self._judge(reply)
-        return int(reply[1])
+        return int(self._change("trim", ["head", "blocks", "needs"], [offset])[1])
 
     def block_count(self) -> int:
         """How many blocks the ledger holds."""
@@ -305,17 +327,39 @@ class Ledger:
         digest = hashlib.sha256(f"{change.expected}/{change.block.end}/".encode() + block + b"/" + history + roster)
         digest.update(repr(rest).encode())
         return [
-            self.token, change.expected, change.block.end, digest.hexdigest()[:32],
+            change.expected, change.block.end, digest.hexdigest()[:32],
             "" if change.mark is None else change.mark, block, history, roster,
             "" if change.generation is None else change.generation, *rest,
         ]  # fmt: skip
 
+    def _change(self, function: str, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> list[Any]:
+        """The reply of a call that changes the ledger, after all those before it; see `guarded` in commit.lua.
+
+        Raises:
+            FencedError, OffsetConflict, ServiceUnreachable: as `commit`.
+        """
+        again = self._unanswered is not None and self._unanswered[1:] == (function, arguments)
+        if self._unanswered is not None and not again:
+            self.check()  # nobody said whether that was done
+        if again and self._unanswered is not None:
+            name = self._unanswered[0]
+        else:
+            self._calls += 1
+            name = f"{self.token}/{self._calls}"
+        self._unanswered = (name, function, arguments)
+        reply = self._call(function, keys, [self.token, self._last, name, *arguments])
+        self._unanswered = None
+        self._judge(reply)
+        self._last = name
+        return reply
+
+    def _fenced(self) -> FencedError:
+        return FencedError(f"partition {self.partition} was taken by another consumer", "wait to be assigned it again")
+
     def _judge(self, reply: list[Any]) -> None:
         kind = reply[0].decode()
         if kind == "fenced":
-            raise FencedError(
-                f"partition {self.partition} was taken by another consumer", "wait to be assigned it again"
-            )
+            raise self._fenced()
         if kind == "offset":
             stands = int(reply[1])
             raise OffsetConflict(f"partition {self.partition}: the ledger stands at {stands}", next_offset=stands)

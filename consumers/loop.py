@@ -194,6 +194,9 @@ class Consumer:
             work = self._waiting[number] = self._opener.open(number, span, committed)
         try:
             holding = next(work)
+        except (FencedError, OffsetConflict) as error:
+            self._lose(number, error)
+            return
         except BaseException:
             self._waiting[number] = None  # begin again, if anyone does
             raise
@@ -286,7 +289,7 @@ class Consumer:
             try:
                 holding.ledger.commit(one.commit)
             except (FencedError, OffsetConflict) as error:
-                self._lose(holding, error)
+                self._lose(holding.number, error)
                 continue
             self._unfinished.popleft()
             self._observer.commit(time.monotonic() - began)
@@ -305,7 +308,7 @@ class Consumer:
             try:
                 commit = self._follower.follow(holding, now, busy_s)
             except (FencedError, OffsetConflict) as error:
-                self._lose(holding, error)
+                self._lose(holding.number, error)
                 continue
             if commit is not None:
                 self._unfinished.append(_Unfinished(holding, commit, Folded(commit.block, {}, Counter())))
@@ -319,14 +322,14 @@ class Consumer:
             running = {number for holding in self._held.values() for number in holding.partition.spans}
             self._versions.keep(running | self._follower.needed())
 
-    def _lose(self, holding: Holding, error: FencedError | OffsetConflict) -> None:
-        log.warning("%s", error, extra={"action": "lost", "partition": holding.number})
+    def _lose(self, number: int, error: FencedError | OffsetConflict) -> None:
+        log.warning("%s", error, extra={"action": "lost", "partition": number})
         if isinstance(error, FencedError):
-            self._drop(holding.number, "fenced")
-            self._source.pause([holding.number])
-            self._fenced[holding.number] = time.monotonic() + FENCED_S
+            self._drop(number, "fenced")
+            self._source.pause([number])
+            self._fenced[number] = time.monotonic() + FENCED_S
         else:
-            self._reopen([holding.number])
+            self._reopen([number])
 
     def _trim(self, holding: Holding) -> None:
         trim(holding, self._limits)
@@ -336,7 +339,7 @@ class Consumer:
         try:
             work(holding)
         except (FencedError, OffsetConflict) as error:
-            self._lose(holding, error)
+            self._lose(holding.number, error)
 
     def _open_fenced(self, now: float) -> None:
         """Take a partition again that another took, and that the group still says is ours.
@@ -351,23 +354,31 @@ class Consumer:
     def _look_again(self) -> None:
         """After a service was away: a partition whose ledger went back meanwhile is opened anew."""
         for holding in list(self._held.values()):
-            committed = next((u.commit.expected for u in self._unfinished if u.holding is holding), holding.next)
-            head = holding.ledger.head()
-            if head is None or head.next < committed:
-                log.warning("partition %d: Redis lost its tail", holding.number, extra={"action": "lost"})
+            try:
+                holding.ledger.check()
+            except OffsetConflict as error:
                 self._observer.rewound()
-                self._reopen([holding.number])
+                self._lose(holding.number, error)
+            except FencedError as error:
+                self._lose(holding.number, error)
 
     def _publish(self) -> None:
         for holding in list(self._held.values()):
-            holding.disk = [waiting for waiting in holding.disk if not waiting.reached()]
-            if not holding.disk:
+            if holding.disk:
+                self._keeping(holding, self._ask_disk)
+            if not holding.disk and self._held.get(holding.number) is holding:
                 holding.publisher.send()
             for publication in holding.publisher.settle(holding.number):
                 holding.mark = publication.end
                 if publication.polled_at is not None and publication.forecasts:
                     waited = time.monotonic() - publication.polled_at  # `now` is from before the poll
                     self._observer.acknowledged(waited, publication.forecasts)
+
+    def _ask_disk(self, holding: Holding) -> None:
+        """Whether a new roster is on the disk, and not another history of the same server."""
+        holding.disk = [waiting for waiting in holding.disk if not waiting.reached()]
+        if not holding.disk:
+            holding.ledger.check()
 
     def _tell_marks(self) -> None:
         for holding in list(self._held.values()):
@@ -384,8 +395,11 @@ class Consumer:
         marks = {number: h.mark for number, h in self._held.items() if self._told.get(number) != h.mark}
         self._source.commit(marks)
         self._told |= marks
-        for number in self._held:
-            self._observer.lag(number, self._source.lag(number))
+        for number, holding in self._held.items():
+            lag = self._source.lag(number)
+            self._observer.lag(number, lag)
+            if lag == 0:  # what is left of the log, if anything, are no records
+                holding.log_end = min(holding.log_end, holding.next)
 
     def _pause_or_resume(self) -> None:
         crowded = sum(h.publisher.outstanding for h in self._held.values()) > MAX_OUTSTANDING

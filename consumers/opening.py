@@ -25,7 +25,15 @@ from consumers.roster import Seat, incumbent_of, reseated, shadows_of, spans
 from consumers.snapshots import chunk_slots
 from consumers.stream import Folded, Partition
 from models.blocks import empty_block
-from models.errors import LedgerError, NotReady, VersionError
+from models.errors import (
+    FencedError,
+    KillickError,
+    LedgerError,
+    NotReady,
+    OffsetConflict,
+    ServiceUnreachable,
+    VersionError,
+)
 from models.scaling import NO_STEP
 
 if TYPE_CHECKING:
@@ -75,12 +83,27 @@ class Opener:
         """Yields None after each slice of work, and at last the holding.
 
         Raises:
+            FencedError: another consumer took the partition meanwhile.
+            OffsetConflict: Redis lost its tail meanwhile; begin again.
             LedgerError: the ledger does not belong to this log, or to these settings.
             VersionError: the version that answers can't be loaded.
             ServiceUnreachable: Redis did not answer; begin again.
         """
-        topics = self._topics = self._look_up()
         ledger = Ledger(self._client, self._model, number, new_token())
+        try:
+            yield from self._open(ledger, log_span, committed)
+        except (FencedError, OffsetConflict, ServiceUnreachable):
+            raise
+        except KillickError:  # what was read at different times need not fit together
+            if ledger.taken:
+                ledger.check()
+            raise
+
+    def _open(
+        self, ledger: Ledger, log_span: tuple[int, int], committed: int | None
+    ) -> Generator[Holding | None, None, None]:
+        number = ledger.partition
+        topics = self._topics = self._look_up()
         before = ledger.head()
         start = self._judge(before, number, log_span, committed)
         slots = before.chunk_slots if before is not None else (yield from self._new_chunk_slots())
@@ -94,15 +117,16 @@ class Opener:
         head = self._skip_hole(ledger, head, log_span[0])
         head = self._seat_first(ledger, head)
         self._registry.set_partitions(topics.partitions)
-        head = yield from self._load_all(ledger, head)
-        recovery = Recovery(ledger, head, self._form, self._versions.ready)
+        head, roster = yield from self._load_all(ledger, head)
+        recovery = Recovery(ledger, head, self._form, self._versions.ready, roster)
         yield None
         plan = SnapshotPlan(
             head.chunk_slots, self._limits.snapshot_every, self._limits.spin_up_steps, dict(recovery.index)
         )
         holding = Holding(
             number, ledger, recovery.partition, Decoder(self._form, self._limits.max_ahead_ms), self._publisher(number),
-            plan, next=head.next, mark=head.mark, mark_told=head.mark, first=head.first, newest_step=NO_STEP,
+            plan, next=head.next, mark=head.mark, mark_told=head.mark, log_end=log_span[1], first=head.first,
+            newest_step=NO_STEP,
         )  # fmt: skip
         yield from self._replay(holding, head, recovery)
         log.info(
@@ -170,7 +194,7 @@ class Opener:
         ledger.commit(Commit(head.next, block, roster=(seat,), generation=generation))
         return _reread(ledger)
 
-    def _load_all(self, ledger: Ledger, head: Head) -> Generator[None, None, Head]:
+    def _load_all(self, ledger: Ledger, head: Head) -> Generator[None, None, tuple[Head, tuple[Seat, ...]]]:
         """Load who runs, and who owes forecasts; a shadow that can't be loaded leaves."""
         roster = ledger.roster()
         answering = {s.version for s in roster if s.role == "incumbent" and (s.leave_offset or head.next) >= head.mark}
@@ -186,11 +210,11 @@ class Opener:
                 lost.add(number)
         incumbent = incumbent_of(roster)
         if not lost or incumbent is None:
-            return head
+            return head, roster
         stay = shadows_of(roster) - lost
         left = reseated(roster, offset=head.next, step=0, incumbent=incumbent, shadows=stay, starts={})
         ledger.commit(Commit(head.next, empty_block(head.next, len(self._form.features)), roster=left))
-        return _reread(ledger)
+        return _reread(ledger), left
 
     def _loaded(self, number: int) -> Generator[None, None, Version]:
         while (version := self._versions.ask(number)) is None:
@@ -222,6 +246,7 @@ class Opener:
             holding.newest_step = int(newest)  # before what is noted: a chunk that is new must not look old
             for replayed in batch:
                 if replayed.mismatch:
+                    holding.ledger.check()
                     self._observer.mismatch()
                     log.error(
                         "partition %d: the block before offset %d gave other bits than were committed",
