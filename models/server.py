@@ -175,7 +175,8 @@ class OnDisk:
         try:
             if self._connection is None:
                 pool = self._node.connection_pool
-                self._connection = redis.Redis(connection_pool=pool, single_connection_client=True)
+                one: Any = redis.Redis  # it connects at once
+                self._connection = calling(one, connection_pool=pool, single_connection_client=True)
                 calling(self._connection.set, self._key, "1")
             local = int(calling(self._connection.execute_command, "WAITAOF", 1, 0, timeout_ms)[0])
         except (ServiceUnreachable, LedgerError):
