@@ -31,8 +31,16 @@ local function guarded(change)
   end
 end
 
--- KEYS: head   ARGV: token, start, form, topic id, partitions, slots in a chunk
+-- The name that this server has had since it started; empty where it keeps that to itself.
+local function run_id()
+  local info = redis.pcall('INFO', 'server')
+  return type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+end
+
+-- KEYS: head   ARGV: token, start, form, topic id, partitions, slots in a chunk, end of what may have been published
 -- Takes the partition: from now on only this token may write. An empty ledger begins at `start`.
+-- A server that was started since the last take may have lost its tail: up to the end of the log, as it is now,
+-- forecasts may have been published that nobody remembers.
 local function take(keys, args)
   local head = head_of(keys[1])
   if head['next'] and head['format'] ~= FORMAT then return {'differs', 'format', head['format'] or '1', FORMAT} end
@@ -45,6 +53,10 @@ local function take(keys, args)
   if not head['next'] then
     redis.call('HSET', keys[1], 'next', args[2], 'mark', args[2], 'first', args[2], 'seq', '0',
       'chunk_slots', args[6], 'format', FORMAT)
+  end
+  local run = run_id()
+  if run == '' or head['run_id'] ~= run then
+    redis.call('HSET', keys[1], 'run_id', run, 'doubt', math.max(tonumber(head['doubt'] or '0'), tonumber(args[7])))
   end
   redis.call('HSET', keys[1], 'token', args[1], 'last', args[1])
   for name, value in pairs(fixed) do

@@ -101,9 +101,11 @@ class Follower:
         aliases = self._aliases
         if aliases is None or aliases.incumbent is None:
             return None
-        if aliases.incumbent != holding.partition.incumbent and holding.next < holding.log_end:
-            return None  # what lies before may have been published once, and forgotten by a Redis that lost its tail
         target = self._wanted(holding, aliases)
+        if aliases.incumbent != holding.partition.incumbent and holding.next < holding.doubt:
+            why = f"Redis was restarted: first what the former version may have published, up to offset {holding.doubt}"
+            self._note(holding, PartitionState("spinning-up", aliases.generation, aliases.incumbent, why))
+            return None
         missing = [version for version in target.missing if (holding.number, version) not in self._failed]
         self._abandon(holding, missing)
         self._say(holding, aliases.generation, target.missing)
@@ -145,7 +147,7 @@ class Follower:
     def forget(self, partition: int) -> None:
         """A partition is no longer ours."""
         said = self._said.pop(partition, None)
-        if said is not None and said.why:
+        if said is not None and said.kind == "diverged":
             self._observer.diverged(partition, "")
         if self._spinning is not None and self._spinning.partition == partition:
             self._spinning = None
@@ -254,10 +256,13 @@ class Follower:
             state = PartitionState("spinning-up", generation, missing[0])
         else:
             state = PartitionState("running", generation)
+        self._note(holding, state)
+
+    def _note(self, holding: Holding, state: PartitionState) -> None:
         if self._said.get(holding.number) != state:
             holding.ledger.note(state)
             self._said[holding.number] = state
-            self._observer.diverged(holding.number, state.why)
+            self._observer.diverged(holding.number, state.why if state.kind == "diverged" else "")
 
 
 def _owes(holding: Holding, number: int) -> bool:

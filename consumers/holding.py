@@ -67,7 +67,7 @@ class Holding:
     next: int  # the offset after the last record that was folded
     mark: int  # everything before it is published
     mark_told: int  # the mark as the ledger knows it
-    log_end: int  # of the log, when the partition was opened: nobody has published anything beyond it
+    doubt: int  # up to here forecasts may have been published that Redis forgot when it was restarted
     first: int  # the offset at which the ledger began
     newest_step: int
     snapshots: list[Taken] = field(default_factory=list)  # waiting for the mark

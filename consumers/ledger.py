@@ -53,6 +53,7 @@ class Head(msgspec.Struct, frozen=True):
     first: int = 0  # where the ledger began
     token: str = ""
     last: str = ""  # the name of the last call that changed the ledger
+    doubt: int = 0  # up to here forecasts may have been published that Redis forgot when it was restarted
     digest: str = ""
     form: str = ""
     topic_id: str = ""
@@ -142,13 +143,17 @@ class Ledger:
             return None
         return msgspec.convert({k.decode(): v.decode() for k, v in found.items()}, Head, strict=False)
 
-    def take(self, *, start: int, form: str, topic_id: str, partitions: int, chunk_slots: int) -> Head:
+    def take(
+        self, *, start: int, form: str, topic_id: str, partitions: int, chunk_slots: int, log_end: int = 0
+    ) -> Head:
         """Take the partition: whoever held it before can write no more. An empty ledger begins at `start`.
+
+        `log_end` is how far forecasts may have been published, whatever Redis remembers.
 
         Raises:
             LedgerError: the ledger was made for another form, topic or number of partitions.
         """
-        arguments: list[bytes | str | int] = [self.token, start, form, topic_id, partitions, chunk_slots]
+        arguments: list[bytes | str | int] = [self.token, start, form, topic_id, partitions, chunk_slots, log_end]
         reply = self._call("take", ["head"], arguments)
         if reply[0] == b"differs":
             name, theirs, ours = (part.decode() for part in reply[1:])

@@ -399,7 +399,7 @@ class Consumer:
             lag = self._source.lag(number)
             self._observer.lag(number, lag)
             if lag == 0:  # what is left of the log, if anything, are no records
-                holding.log_end = min(holding.log_end, holding.next)
+                holding.doubt = min(holding.doubt, holding.next)
 
     def _pause_or_resume(self) -> None:
         crowded = sum(h.publisher.outstanding for h in self._held.values()) > MAX_OUTSTANDING

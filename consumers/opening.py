@@ -113,6 +113,7 @@ class Opener:
             topic_id=topics.topic_id,
             partitions=topics.partitions,
             chunk_slots=slots,
+            log_end=log_span[1] if before is not None or committed else 0,
         )
         head = self._skip_hole(ledger, head, log_span[0])
         head = self._seat_first(ledger, head)
@@ -125,7 +126,7 @@ class Opener:
         )
         holding = Holding(
             number, ledger, recovery.partition, Decoder(self._form, self._limits.max_ahead_ms), self._publisher(number),
-            plan, next=head.next, mark=head.mark, mark_told=head.mark, log_end=log_span[1], first=head.first,
+            plan, next=head.next, mark=head.mark, mark_told=head.mark, doubt=head.doubt, first=head.first,
             newest_step=NO_STEP,
         )  # fmt: skip
         yield from self._replay(holding, head, recovery)
