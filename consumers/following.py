@@ -161,6 +161,7 @@ class Follower:
         """Publish nothing of a partition until roster and registry are on the server's disk."""
         keys = (holding.ledger.disk_key, self._registry.disk_key)
         holding.disk = [waiting for waiting in map(self._disk, keys) if waiting is not None]
+        holding.disk_since = time.monotonic()
 
     def _wanted(self, holding: Holding, aliases: Aliases, *ready: int) -> Wanted:
         if aliases.incumbent is None:

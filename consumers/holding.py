@@ -72,6 +72,7 @@ class Holding:
     newest_step: int
     snapshots: list[Taken] = field(default_factory=list)  # waiting for the mark
     disk: list[Reachable] = field(default_factory=list)  # nothing is published until it is there
+    disk_since: float = 0.0  # when that was first asked
     commits: int = 0
     joined: tuple[Seat, ...] = ()  # the seats that the last change of the roster made here has brought
 

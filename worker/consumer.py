@@ -65,6 +65,9 @@ class Service:
         if not consumer.held and not waiting_for:
             waiting_for = "no partition is assigned yet"
         held = list(consumer.held.items())  # the loop's thread may change it meanwhile
+        unwritten = [number for number, holding in held if holding.disk]
+        if unwritten and not waiting_for:
+            waiting_for = f"Redis has a change of version of partitions {unwritten} not on its disk yet"
         details = {"partitions": {str(n): {"next_offset": h.next, "published": h.mark} for n, h in held}}
         return Health(alive=silent < SILENT_S, waiting_for=waiting_for, details=details)
 
