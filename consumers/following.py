@@ -9,6 +9,7 @@ What can't be loaded leaves the incumbent answering, and the partition *diverged
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 RETRY_S = 30.0  # a version that can't be followed is tried again
 SLICE_S, IDLE_SLICE_S = 0.005, 0.05  # of a spin-up between two polls: while records come, and while none do
 SHARE = 0.3  # of the time that the records of a poll took, where that is more
+LONG_DISK_S = 10.0  # to wait for Redis' disk without a word
 LEAST_SLICE, LARGEST_SLICE = 64, 4096  # observations
 
 log = logging.getLogger(__name__)
@@ -143,6 +145,25 @@ class Follower:
                     self._observer.swapped(holding.number, seat.version, now - self._moved_at)
                     self._await_disk(holding)
         self._observer.roster(holding.number, roster)
+
+    def ask_disk(self, holding: Holding) -> None:
+        """Ask whether a change of version is on the disk; once it is, the partition is published again.
+
+        Raises:
+            FencedError, OffsetConflict: the disk has another history than ours.
+            ServiceUnreachable: Redis did not answer; ask again.
+        """
+        waiting = [one for one in holding.disk if not one.reached()]
+        if not waiting:
+            holding.ledger.check()
+        elif time.monotonic() - holding.disk_since > LONG_DISK_S:
+            log.warning(
+                "partition %d: for %g s Redis has not said that a change of version is on its disk, and until it does "
+                "nothing is published: see its appendfsync and its disk",
+                holding.number, LONG_DISK_S, extra={"action": "disk", "partition": holding.number},
+            )  # fmt: skip
+            holding.disk_since = math.inf
+        holding.disk = waiting
 
     def forget(self, partition: int) -> None:
         """A partition is no longer ours."""

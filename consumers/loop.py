@@ -9,7 +9,6 @@ goes on being called, so that the group keeps this member. Redis or Kafka away m
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -40,7 +39,6 @@ MARK_EVERY_S = 0.25
 OFFSETS_EVERY_S = 1.0
 AWAY_S = 2.0  # how long a consumer that leaves waits for a service that was away already
 FENCED_S = 5.0  # by then a consumer that was given up has heard of it: who is still assigned may take again
-LONG_DISK_S = 10.0  # to wait for Redis' disk without a word
 SILENCE_S = 3.0  # without records for so long, the broker is asked whether it is there
 TRIM_EVERY = 32  # commits
 
@@ -367,7 +365,7 @@ class Consumer:
     def _publish(self) -> None:
         for holding in list(self._held.values()):
             if holding.disk:
-                self._keeping(holding, self._ask_disk)
+                self._keeping(holding, self._follower.ask_disk)
             if not holding.disk and self._held.get(holding.number) is holding:
                 holding.publisher.send()
             for publication in holding.publisher.settle(holding.number):
@@ -375,20 +373,6 @@ class Consumer:
                 if publication.polled_at is not None and publication.forecasts:
                     waited = time.monotonic() - publication.polled_at  # `now` is from before the poll
                     self._observer.acknowledged(waited, publication.forecasts)
-
-    def _ask_disk(self, holding: Holding) -> None:
-        """Whether a new roster is on the disk, and not another history of the same server."""
-        waiting = [one for one in holding.disk if not one.reached()]
-        if not waiting:
-            holding.ledger.check()
-        elif time.monotonic() - holding.disk_since > LONG_DISK_S:
-            log.warning(
-                "partition %d: for %g s Redis has not said that the change of version is on its disk, and until then "
-                "nothing is published: see its appendfsync and its disk",
-                holding.number, LONG_DISK_S, extra={"action": "disk", "partition": holding.number},
-            )  # fmt: skip
-            holding.disk_since = math.inf
-        holding.disk = waiting
 
     def _tell_marks(self) -> None:
         for holding in list(self._held.values()):
