@@ -166,8 +166,8 @@ class OnDisk:
         self._key = key
         self._connection: redis.Redis | None = None
 
-    def reached(self, timeout_ms: int = 1) -> bool:
-        """Whether it is there, after waiting for so long at most.
+    def reached(self, timeout_ms: int = 0) -> bool:
+        """Whether it is there, after waiting for so long at most, or some hundredths of a second longer; 0: at once.
 
         Raises:
             ServiceUnreachable: the server did not answer; ask again.
@@ -178,7 +178,7 @@ class OnDisk:
                 one: Any = redis.Redis  # it connects at once
                 self._connection = calling(one, connection_pool=pool, single_connection_client=True)
                 calling(self._connection.set, self._key, "1")
-            local = int(calling(self._connection.execute_command, "WAITAOF", 1, 0, timeout_ms)[0])
+            local = _on_disk(self._connection, timeout_ms)
         except (ServiceUnreachable, LedgerError):
             self.close()
             raise
@@ -191,6 +191,18 @@ class OnDisk:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _on_disk(connection: redis.Redis, timeout_ms: int) -> int:
+    """1 where all that was written on this connection is on the disk, else 0."""
+    ask = connection.execute_command
+    if timeout_ms:
+        return int(calling(ask, "WAITAOF", 1, 0, timeout_ms)[0])
+    calling(
+        ask, "MULTI"
+    )  # in a transaction no command waits; outside, the shortest wait is a server's tenth of a second
+    calling(ask, "WAITAOF", 1, 0, 0)
+    return int(calling(ask, "EXEC")[0][0])
 
 
 def _node_of(client: Client, key: str) -> redis.Redis:
