@@ -29,6 +29,7 @@ class Row:
     clock: str  # from when the seconds to recover are counted
     seeds: list[int] = field(default_factory=list)
     faults: int = 0
+    commands: int = 0  # promotions and rollbacks
     records: int = 0
     lost: int = 0
     duplicated: int = 0
@@ -41,6 +42,7 @@ class Row:
     def add(self, done: Run) -> None:
         """Add one run."""
         self.faults += done.faults
+        self.commands += done.commands
         self.records += done.records
         self.duplicated += done.duplicated
         self.rewinds += done.rewinds
@@ -63,7 +65,7 @@ class Row:
 def table(rows: Sequence[Row]) -> str:
     """The figures as a table of Markdown."""
     heads = (
-        "fault", "runs", "faults", "records", "lost", "duplicated", "mismatches", "rewinds",
+        "fault", "runs", "faults", "swaps", "records", "lost", "duplicated", "mismatches", "rewinds",
         "seconds to recover: median", "most", "failures a run, at most", "seeds",
     )  # fmt: skip
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
@@ -71,8 +73,8 @@ def table(rows: Sequence[Row]) -> str:
         runs = len(row.seeds)
         times = row.recovered_s
         cells = (
-            row.title, runs, row.faults, f"{row.records:,}", row.lost, f"{row.duplicated:,}", row.mismatches,
-            row.rewinds,
+            row.title, runs, row.faults, row.commands, f"{row.records:,}", row.lost, f"{row.duplicated:,}",
+            row.mismatches, row.rewinds,
             f"{statistics.median(times):.2f}" if times else "", f"{max(times):.2f}" if times else "",
             f"{min(1, 3 / runs):.1%}" if not row.failures else f"{len(row.failures)} seen",
             f"{min(row.seeds)}…{max(row.seeds)}" if row.name else "",
@@ -86,14 +88,14 @@ def _total(rows: Sequence[Row]) -> Row:
     for row in rows:
         total.seeds += row.seeds
         total.failures += row.failures
-        for name in ("faults", "records", "lost", "duplicated", "mismatches", "rewinds"):
+        for name in ("faults", "commands", "records", "lost", "duplicated", "mismatches", "rewinds"):
             setattr(total, name, getattr(total, name) + getattr(row, name))
     return total
 
 
 def page(rows: Sequence[Row]) -> str:
     """The page `docs/faults.md`."""
-    clocks = "\n".join(f"- {row.title}: {row.clock}" for row in rows)
+    clocks = "\n".join(f"- {row.title}: {row.clock}" for row in rows if not row.commands)
     failures = "\n".join(f"- {failure}" for row in rows for failure in row.failures) or "None."
     return PAGE.format(table=table(rows), clocks=clocks, failures=failures, machine=machine())
 
@@ -121,24 +123,28 @@ Made by `python -m benchmarks.faults --write docs/faults.md`; do not edit.
 A stream of 60 series flows through Kafka at 1,000 records a second, with everything in it that goes wrong: gaps,
 missing values, repeats, contradictions, late and unreadable records. `killick consumer` processes read it, with a
 Redis behind them. At a random moment something is broken, for a random time, then mended. When all records are
-through, the outcome is compared with one uninterrupted run over the same records in one process, without Kafka and
-Redis: SHA-256 of series state, carried state and pairs; the counters; every forecast with its bits; every dead letter.
-
-- *lost*: forecasts and dead letters that never came.
-- *duplicated*: forecasts that came again, with equal bytes, as the guarantee allows.
-- *mismatches*: everything else that is not as in the uninterrupted run, copies with other bytes among it; and runs
-  that did not come to their end.
-- *rewinds*: how often a partition's ledger was found behind, because Redis had lost its tail, and was caught up.
-- *failures a run, at most*: none was seen in n runs, so with 95 % confidence their rate is below 3/n.
+through, the outcome is compared with one uninterrupted run over the same records and rosters in one process, without
+Kafka and Redis: SHA-256 of series state, of every running version's carried state, of observations and pairs; the
+counters; every forecast with its version and its bits; every dead letter.
 
 {table}
 
-Five runs in a row are done to one stream: what one fault left behind meets the next one, and each comparison is of the
+- *… and swaps*: at random moments around the fault a version is promoted, mostly rolled back after it, among twelve
+  with four architectures. The command is given again until it is answered. The run ends when all partitions follow.
+- *lost*: forecasts and dead letters that never came.
+- *duplicated*: forecasts that came again with equal bytes, as the guarantee allows.
+- *mismatches*: everything else that is not as in the uninterrupted run, copies with other bytes or of another version
+  among it; and runs that did not come to their end.
+- *rewinds*: how often a partition's ledger was found behind, because Redis had lost its tail, and was caught up.
+- *failures a run, at most*: none was seen in n runs, so with 95 % confidence their rate is below 3/n.
+
+Some runs in a row are done to one stream: what one fault left behind meets the next one, and each comparison is of the
 whole stream so far.
 
 ## From when the seconds to recover are counted
 
-To the moment at which every partition that was hit has published beyond where it was:
+To the moment at which every partition that was hit has published beyond where it was. With swaps, that includes the
+wait until a new roster is on the disk.
 
 {clocks}
 
@@ -148,13 +154,15 @@ To the moment at which every partition that was hit has published beyond where i
 
 ## How to repeat it
 
-On {machine}.
+On {machine}, with other work on it at times.
 
-Needs what `make test` needs, and a C compiler. `python -m benchmarks.faults --only zombie,cut --runs 5 --seed 100`
-runs some; `--results FILE` keeps the rows of a call that was broken off.
+Needs what `make test` needs, and a C compiler. `python -m benchmarks.faults --only zombie,cut+swaps --runs 5
+--seed 100` runs some; `--results FILE` keeps the rows of a call that was broken off.
 
 What *cut* and *power cut* do: the server is killed, then its append-only file is made shorter, to a random byte
 (half of the time `redis-check-aof --fix` goes over it), or to the length that it had at its last `fsync`, which a
-library between Redis and the kernel notes (`tests/services/disk.c`). A kill alone loses nothing, as the kernel keeps
-what was written.
+library between the server and the kernel notes (`tests/services/disk.c`). A kill alone loses nothing, as the kernel
+keeps what was written. With swaps nothing is cut that was synced, and where the file is synced once a second the
+server is Valkey, which answers `WAITAOF`: a version's first forecast is published on the disk's word, and a disk that
+breaks it can't be helped. Redis 7.0 with `appendfsync everysec` gives no such word; `killick doctor` says so.
 """

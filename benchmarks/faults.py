@@ -17,13 +17,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks._faults_page import Row, page, table
-from tests.integration.faults import KINDS, Kind, Scene, Servers, run
+from tests.integration.faults import KINDS, SWAPPED, Kind, Scene, Servers, run
 from tests.services.disk import COMPILER_MISSING, compiler
 from tests.services.kafka import KafkaBroker, missing
 from tests.services.proxy import Proxy
-from tests.services.redis import REDIS_MISSING, redis_binary
+from tests.services.redis import REDIS_MISSING, VALKEY_MISSING, redis_binary, valkey_binary
 
-RUNS_A_LIFE = 5
+RUNS_A_LIFE = 6
+ALL = KINDS | SWAPPED
 
 
 def measure(row: Row, kind: Kind, servers: Servers, seeds: range) -> None:
@@ -62,23 +63,30 @@ def read(path: Path | None) -> dict[str, Row]:
     return {found["name"]: Row(**found) for found in json.loads(path.read_text(encoding="utf-8"))["rows"]}
 
 
+def what_is_missing() -> str:
+    """What has to be installed before anything can be broken here; empty when all is there."""
+    there = ((redis_binary(), REDIS_MISSING), (valkey_binary(), VALKEY_MISSING), (compiler(), COMPILER_MISSING))
+    return missing() or next((lacking for found, lacking in there if not found), "")
+
+
 def main() -> int:
     """Break everything in turn; print the table, or with --json one line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=30, help="of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the first run of each kind (default: %(default)s)")
-    parser.add_argument("--only", default="", help=f"kinds, with commas between them, of {', '.join(KINDS)}")
+    parser.add_argument(
+        "--only", default="", help=f"kinds, with commas between them, of {', '.join(KINDS)}, each also as NAME+swaps"
+    )
     parser.add_argument(
         "--results", type=Path, help="a file that keeps the rows; kinds that are in it are not run again"
     )
     parser.add_argument("--write", type=Path, help="where the page goes: docs/faults.md")
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
     words = parser.parse_args()
-    lacking = missing() or ("" if redis_binary() else REDIS_MISSING) or ("" if compiler() else COMPILER_MISSING)
-    if lacking:
+    if lacking := what_is_missing():
         print(lacking, file=sys.stderr)
         return 3
-    names = words.only.split(",") if words.only else list(KINDS)
+    names = words.only.split(",") if words.only else list(ALL)
     rows = read(words.results)
     began = time.monotonic()
     with Proxy() as proxy, KafkaBroker(proxied=proxy.port) as broker:
@@ -86,13 +94,13 @@ def main() -> int:
         for name in names:
             if name in rows:
                 continue
-            row = Row(name, KINDS[name].title, KINDS[name].clock)
-            measure(row, KINDS[name], Servers(broker, proxy), range(words.seed, words.seed + words.runs))
+            row = Row(name, ALL[name].title, ALL[name].clock)
+            measure(row, ALL[name], Servers(broker, proxy), range(words.seed, words.seed + words.runs))
             rows[name] = row
             if words.results:
                 words.results.write_text(json.dumps({"rows": [asdict(r) for r in rows.values()]}), encoding="utf-8")
     show(f"{time.monotonic() - began:.0f} s")
-    found = [rows[name] for name in KINDS if name in rows]
+    found = [rows[name] for name in ALL if name in rows]
     print(json.dumps({"rows": [asdict(row) for row in found]}) if words.json else table(found))
     if words.write:
         words.write.write_text(page(found), encoding="utf-8")

@@ -10,24 +10,29 @@ import os
 import random
 import subprocess
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
+import msgspec
+
+from consumers.roster import incumbent_of
 from tests.integration.feeding import feeding
 from tests.integration.harness import ConsumerProcess, Stack, wait
+from tests.integration.operator import LATEST_S, commanding
 from tests.integration.oracle import Comparison, compare
 from tests.integration.shares import share
 from tests.integration.streams import troubled
 from tests.services.disk import Disk
 from tests.services.proxy import WAYS
-from tests.services.redis import RedisServer, redis_binary
+from tests.services.redis import RedisServer, redis_binary, valkey_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from contextlib import AbstractContextManager
 
+    from models.registry import Aliases
     from tests.services.kafka import KafkaBroker
     from tests.services.proxy import Proxy
 
@@ -44,6 +49,10 @@ SETTINGS: dict[str, dict[str, object]] = {
     "redis": {"timeout": "500ms"},
     "ledger": {"snapshot_every": 400},
 }
+
+
+VERSIONS = 12
+ARCHITECTURES: tuple[dict[str, Any], ...] = ({}, {"cell": "gru"}, {"units": (6, 4)}, {"form": "plain"})
 
 
 class Servers(NamedTuple):
@@ -65,13 +74,12 @@ class Scene:
         self._resources = ExitStack()
         self.kind, self.broker, self.proxy = kind, servers.broker, servers.proxy
         self.disk = self._resources.enter_context(Disk()) if kind.on_disk else None
-        self.redis = self._resources.enter_context(
-            RedisServer(redis_binary(), kind.fsync, environment=self.disk.environment if self.disk else None)
-        )
+        environment = self.disk.environment if self.disk else None
+        self.redis = self._resources.enter_context(RedisServer(kind.server, kind.fsync, environment=environment))
         self.stack = self._resources.enter_context(
             Stack(self.broker.bootstrap_servers, self.redis.url, folder, partitions=kind.partitions, settings=SETTINGS)
         )
-        self.stack.register(seed=seed)
+        self._register(seed)
         self.messages = troubled(seed, SERIES, STEPS, features=("value", "load"))
         self.faults = 0  # that were done
         self.so_far = Comparison()
@@ -82,6 +90,15 @@ class Scene:
             share(self.consumers, kind.partitions)
             wait(lambda: all(mark > 0 for mark in self.marks()), RECOVERED_S, "the first marks")
         self.floor = self.redis.log.stat().st_size  # what the append-only file keeps in every fault
+
+    def _register(self, seed: int) -> None:
+        """The first version; where versions change, also those that may follow, of several architectures."""
+        self.stack.register(seed=seed)
+        first = self.stack.settings.architecture((1.0,) * self.stack.settings.model.horizon)
+        for number in range(VERSIONS if self.kind.swaps else 0):
+            self.stack.register(
+                seed + number, msgspec.structs.replace(first, **ARCHITECTURES[number % len(ARCHITECTURES)])
+            )
 
     def start(self) -> ConsumerProcess:
         """One more consumer; the first of a scene with a proxy goes through it."""
@@ -111,6 +128,25 @@ class Scene:
         wait(moved, RECOVERED_S, lambda: f"marks beyond {list(before)}: {self.marks()}", 0.01)
         return time.monotonic() - since
 
+    def followed(self, told: Aliases | None) -> None:
+        """Wait until every partition is answered by the version that the registry names: what an operator was told.
+
+        Where Redis lost its tail, the command may be forgotten; the partitions follow what is left.
+        """
+
+        def reached() -> bool:
+            self.stack.alive()
+            answer = self.stack.registry.aliases().incumbent
+            return all(incumbent_of(self.stack.ledger(n).roster()) == answer for n in range(self.kind.partitions))
+
+        wait(reached, RECOVERED_S, lambda: f"{self.stack.registry.aliases()}: {self._states()}")
+        if told is not None and not self.kind.forgets:
+            assert self.stack.registry.aliases().incumbent == told.incumbent, f"the registry forgot {told}"
+
+    def _states(self) -> list[object]:
+        ledgers = [self.stack.ledger(number) for number in range(self.kind.partitions)]
+        return [(ledger.state(), incumbent_of(ledger.roster())) for ledger in ledgers]
+
     def rewinds(self) -> int:
         """How often a consumer noticed that Redis had lost its tail."""
         lines = [line for process in self.stack.processes for line in process.lines()]
@@ -139,6 +175,21 @@ class Kind:
     fsync: Fsync = "everysec"
     on_disk: bool = False
     proxied: bool = False
+    forgets: bool = False  # Redis may lose its tail
+    swaps: bool = False  # versions are promoted and rolled back meanwhile
+
+    @property
+    def server(self) -> str:
+        """The store's program: where versions change and the disk is not always in step, one that knows `WAITAOF`."""
+        return valkey_binary() if self.swaps and self.fsync != "always" else redis_binary()
+
+    @property
+    def with_swaps(self) -> Kind:
+        """The same, while versions are promoted and rolled back.
+
+        What a disk has promised to keep is kept then: the forecasts of a new version are published on that promise.
+        """
+        return replace(self, title=f"… and swaps: {self.title}", swaps=True, on_disk=self.on_disk or self.forgets)
 
 
 @dataclass
@@ -147,6 +198,7 @@ class Run:
 
     seed: int
     faults: int
+    commands: int  # promotions and rollbacks
     records: int
     duplicated: int
     rewinds: int
@@ -163,13 +215,17 @@ def run(scene: Scene, seed: int) -> Run:
         scene.stack.reach(scene.stack.progress() + rng.randint(50, 600))
         time.sleep(rng.uniform(0, 0.05))
         scene.faults += 1
-        recovered_s = scene.kind.strike(scene, rng)
+        with commanding(scene.stack, rng) if scene.kind.swaps else nullcontext() as operator:
+            time.sleep(rng.uniform(0, LATEST_S) if scene.kind.swaps else 0)
+            recovered_s = scene.kind.strike(scene, rng)
+        scene.followed(operator.told if operator else None)
         scene.stack.reach(scene.stack.progress() + rng.randint(50, 200))
     scene.stack.done()
     found = scene.so_far = compare(scene.stack)
     return Run(
         seed,
         scene.faults - faults,
+        operator.commands if operator else 0,
         found.records - so_far.records,
         found.duplicated - so_far.duplicated,
         scene.rewinds() - rewinds,
@@ -182,7 +238,7 @@ def run(scene: Scene, seed: int) -> Run:
 def kill_consumer(scene: Scene, rng: random.Random) -> float:
     """SIGKILL; the next one starts at once, and now and then is killed too, wherever it is then."""
     scene.consumers.pop().kill()
-    if rng.random() < 0.2:
+    if rng.random() < 0.15:
         scene.start()
         time.sleep(rng.uniform(0, 5))
         scene.consumers.pop().kill()
@@ -236,8 +292,9 @@ def cut_log(scene: Scene, rng: random.Random) -> float:
     before = scene.marks()
     scene.redis.kill()
     log = scene.redis.log
-    os.truncate(log, rng.randint(scene.floor, log.stat().st_size))
-    if rng.random() < 0.5:
+    kept = scene.disk.synced(log) if scene.disk else 0
+    os.truncate(log, rng.randint(max(kept, scene.floor), log.stat().st_size))
+    if rng.random() < 0.5 and scene.kind.server == redis_binary():
         repair(log)
     return _redis_back(scene, rng, before)
 
@@ -272,8 +329,8 @@ def fill_disk(scene: Scene, rng: random.Random) -> float:
 
 
 def restart_broker(scene: Scene, rng: random.Random) -> float:
-    """The broker ends, in order or killed, and starts again."""
-    if rng.random() < 0.5:
+    """The broker ends, killed or now and then in order, and starts again."""
+    if rng.random() < 0.75:
         scene.broker.kill()
     scene.broker.stop()
     time.sleep(TOLD_S)
@@ -337,11 +394,12 @@ KINDS = {
     "groups": Kind("consumers 1 → 3 → 1", three_and_back, "a consumer leaves", partitions=3),
     "redis": Kind("`kill -9` of Redis", kill_redis, _BACK),
     "broker": Kind("the broker restarts", restart_broker, "Kafka serves again"),
-    "cut": Kind("append-only file cut at a random byte", cut_log, _BACK),
+    "cut": Kind("append-only file cut at a random byte", cut_log, _BACK, forgets=True),
     "always": Kind("power cut, `appendfsync always`", lose_unsynced, _BACK, fsync="always", on_disk=True),
-    "everysec": Kind("power cut, `appendfsync everysec`", lose_unsynced, _BACK, on_disk=True),
+    "everysec": Kind("power cut, `appendfsync everysec`", lose_unsynced, _BACK, on_disk=True, forgets=True),
     "full-always": Kind("disk full, `appendfsync always`", fill_disk, "there is room", fsync="always", on_disk=True),
-    "full-everysec": Kind("disk full, `appendfsync everysec`", fill_disk, "there is room", on_disk=True),
+    "full-everysec": Kind("disk full, `appendfsync everysec`", fill_disk, "there is room", on_disk=True, forgets=True),
     "parted": Kind("Kafka parted from the only consumer", part, "the line is mended", proxied=True),
     "parted-one": Kind("Kafka parted from one of two", part_one_of_two, "the line breaks", consumers=2, proxied=True),
 }
+SWAPPED = {f"{name}+swaps": kind.with_swaps for name, kind in KINDS.items()}
