@@ -5,15 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import pytest
 
-from consumers.ledger import LIBRARY, READ_BLOCKS, Commit, Head, Ledger, RawRecord, Refused
+from consumers.ledger import (
+    LIBRARY,
+    READ_BLOCKS,
+    Commit,
+    Head,
+    Ledger,
+    PartitionState,
+    RawRecord,
+    Refused,
+    block_position,
+)
 from consumers.roster import Seat
 from consumers.stream import Refusal
 from models.blocks import Block, empty_block, encode_block
 from models.errors import FencedError, LedgerError, OffsetConflict, ServiceUnreachable
 from models.registry import Registry
+from models.server import calling
+from tests.consumers.test_ledger_keeping import block_of, snapshot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,24 +46,6 @@ def taken(store: Store, model: str, start: int = 0, who: str = "mine") -> Ledger
     return ledger
 
 
-def block_of(start: int, end: int, seed: int = 0) -> Block:
-    """A full block of one feature and one version with two leads."""
-    n = end - start
-    rng = np.random.default_rng(seed + start)
-    return Block(
-        start,
-        end,
-        np.arange(start, end),
-        rng.integers(0, 3, n),
-        np.arange(start, end) + 1_000,
-        rng.normal(size=(n, 1)),
-        np.ones((n, 1), np.bool_),
-        np.ones(n, np.float32),
-        {1: rng.normal(size=(n, 2)).astype(np.float32)},
-        {1: 17},
-    )
-
-
 def refused_at(offset: int, record: RawRecord | None = None) -> Refused:
     """A refusal of the record at this offset."""
     return Refused(Refusal(offset, "late", "too läte"), record or RawRecord(b"k", b"v%d" % offset, (), 5))
@@ -66,8 +61,9 @@ def contents(ledger: Ledger) -> dict[str, Any]:
         "refusals": ledger.refusals(),
         "counters": ledger.counters(),
         "roster": ledger.roster(),
-        "snapshots": list(ledger.snapshots(sorted(ledger.snapshot_offsets()))) if ledger.snapshot_offsets() else [],
-        "offsets": ledger.snapshot_offsets(),
+        "state": ledger.state(),
+        "index": ledger.snapshot_index(),
+        "snapshots": [calling(ledger._client.hgetall, ledger._key(name)) for name in ("series", "carried", "needs")],
     }
 
 
@@ -94,7 +90,7 @@ def test_an_empty_ledger_has_no_head_and_begins_where_it_is_told(store: Store, m
     ledger = Ledger(store.client, model, 3, "mine")
     assert ledger.head() is None
     head = ledger.take(start=17, **TAKEN)
-    assert head == Head(17, 17, 0, 64, "mine", "", "f00d", "topic-1", "4", 0)
+    assert head == Head(17, 17, 0, 64, 17, "mine", "mine", form="f00d", topic_id="topic-1", partitions="4")
     assert ledger.names() == []
     assert ledger.roster() == ()
     assert ledger.counters() == {}
@@ -108,7 +104,8 @@ def test_taking_again_changes_the_token_and_nothing_else(store: Store, model: st
     before = ledger.head()
     assert before is not None
     again = Ledger(store.client, model, 3, "theirs").take(start=99, **TAKEN | {"chunk_slots": 7})
-    assert again == Head(8, 5, 1, 64, "theirs", before.digest, "f00d", "topic-1", "4", 0)
+    assert again == msgspec.structs.replace(before, **dict.fromkeys(("token", "last"), "theirs"))
+    assert (again.next, again.mark, again.first, again.chunk_slots) == (8, 5, 5, 64)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +165,8 @@ def test_commits_follow_each_other(store: Store, model: str) -> None:
         ledger.commit(Commit(start, block_of(start, start + 2), new_names=[f"s{start}"], counts={"n": 2}))
     ends = list(range(2, 6 * READ_BLOCKS + 1, 2))
     assert [block.end for block in ledger.blocks()] == ends
-    assert [block.end for block in ledger.blocks(count=7)] == ends
+    assert [block.end for block in ledger.blocks(until=100)] == [end for end in ends if end <= 100]
+    assert [block.end for block in ledger.blocks(50, 60)] == [52, 54, 56, 58, 60]
     assert [block.end for block in ledger.blocks(after=100)] == [end for end in ends if end > 100]
     assert [block.end for block in ledger.blocks(after=ends[-1])] == []
     assert [block.end for block in ledger.last_blocks(2)] == ends[:-3:-1]
@@ -186,17 +184,8 @@ def test_many_names_come_back_in_order(store: Store, model: str, monkeypatch: py
     ledger = taken(store, model)
     ledger.commit(Commit(0, block_of(0, 1), new_names=names))
     assert ledger.names() == names
+    assert [ledger.names(begin) for begin in range(10)] == [names[begin:] for begin in range(10)]
     assert ledger.series_count() == 8
-
-
-def test_a_doubled_commit_is_harmless(store: Store, model: str) -> None:
-    """The answer was lost and the call made again: done, and nothing is there twice."""
-    ledger = taken(store, model)
-    change = everything(0, 4)
-    ledger.commit(change)
-    before = contents(ledger)
-    ledger.commit(change)
-    assert contents(ledger) == before
 
 
 def test_a_commit_from_another_offset_is_refused_and_changes_nothing(store: Store, model: str) -> None:
@@ -235,7 +224,8 @@ WRITES: list[Callable[[Ledger], object]] = [
     lambda ledger: ledger.commit(everything(4, 8)),
     lambda ledger: ledger.commit(everything(0, 4)),
     lambda ledger: ledger.set_mark(4),
-    lambda ledger: ledger.write_snapshots([(0, 0, b"x")]),
+    lambda ledger: ledger.write_snapshots([snapshot_of(0, 0, b"x")], 0),
+    lambda ledger: ledger.note(PartitionState("running", 3)),
     lambda ledger: ledger.trim(4),
 ]
 
@@ -270,7 +260,6 @@ def test_a_roster_commit_may_come_at_the_same_offset(store: Store, model: str) -
     for roster in (one, two, one):
         ledger.commit(Commit(4, empty_block(4, 1), roster=roster, generation=len(roster)))
         assert ledger.roster() == roster
-    ledger.commit(Commit(4, empty_block(4, 1), roster=one, generation=1))
     ids = [_id(entry) for entry in _entries(store.client, model)]
     assert ids == ["4-1", "4-2", "4-3", "4-4"]
     assert [(block.start, block.end, len(block)) for block in ledger.blocks(after=3)] == [(0, 4, 4)] + [(4, 4, 0)] * 3
@@ -383,59 +372,7 @@ def test_the_mark_is_never_ahead_and_never_goes_back(store: Store, model: str) -
     assert head.mark == 5
 
 
-# — snapshots and trimming —
-
-
-def test_snapshots_come_back_and_are_never_ahead_of_the_mark(store: Store, model: str) -> None:
-    """One ahead refuses the whole call; empty bytes move the offset alone."""
-    ledger = taken(store, model)
-    ledger.commit(Commit(0, block_of(0, 9)))
-    ledger.set_mark(6)
-    ledger.write_snapshots([(0, 4, b"zero"), (64, 6, b"\0\xff")])
-    with pytest.raises(LedgerError, match="ahead of the mark"):
-        ledger.write_snapshots([(0, 5, b"newer"), (64, 7, b"ahead")])
-    assert ledger.snapshot_offsets() == {0: 4, 64: 6}
-    assert dict(ledger.snapshots([0, 64])) == {0: b"zero", 64: b"\0\xff"}
-    ledger.write_snapshots([(0, 6, b"")])
-    assert ledger.snapshot_offsets() == {0: 6, 64: 6}
-    assert dict(ledger.snapshots([0])) == {0: b"zero"}
-
-
-def fill(ledger: Ledger, blocks: int) -> None:
-    """So many blocks of one observation."""
-    for start in range(blocks):
-        ledger.commit(Commit(start, block_of(start, start + 1)))
-
-
-def test_nothing_is_trimmed_that_is_still_needed(store: Store, model: str) -> None:
-    """Neither past the mark, nor the oldest snapshot, nor what another reader needs; nothing without snapshots."""
-    ledger = taken(store, model)
-    blocks = 1_000
-
-    def trimmed_to(offset: int) -> bool:
-        """A server lets go of whole nodes of its tree, of some ninety of these blocks."""
-        return offset - 120 < next(ledger.blocks()).end <= offset + 1
-
-    fill(ledger, blocks)
-    assert ledger.trim(blocks) == 0
-    ledger.set_mark(100)
-    store.client.hset(f"killick:{{{model}/3}}:needs", "monitor", blocks)
-    ledger.trim(blocks)
-    assert trimmed_to(100)
-    ledger.set_mark(800)
-    ledger.write_snapshots([(0, 700, b"x"), (64, 750, b"y")])
-    assert ledger.trim(250) > 0
-    assert trimmed_to(250)
-    store.client.hset(f"killick:{{{model}/3}}:needs", "monitor", 420)
-    ledger.trim(blocks)
-    assert trimmed_to(420)
-    store.client.hdel(f"killick:{{{model}/3}}:needs", "monitor")
-    ledger.trim(blocks)
-    assert trimmed_to(700)
-    ledger.write_snapshots([(0, 800, b""), (64, 800, b"y")])
-    ledger.trim(blocks)
-    assert trimmed_to(800)
-    assert [block.end for block in ledger.blocks(after=800)] == list(range(801, blocks + 1))
+# — its neighbours, and the server —
 
 
 def test_partitions_and_models_do_not_touch_each_other(store: Store, model: str) -> None:
@@ -450,9 +387,6 @@ def test_partitions_and_models_do_not_touch_each_other(store: Store, model: str)
         head = other.head()
         assert head is not None
         assert (head.next, other.names(), other.counters()) == (50, [], {})
-
-
-# — the server —
 
 
 def test_functions_are_loaded_again_after_the_server_forgot_them(store: Store, model: str) -> None:
@@ -485,7 +419,10 @@ def test_a_dead_server_is_said_to_be_unreachable(mortal_store: Store, model: str
         ledger.refusals,
         ledger.block_count,
         lambda: list(ledger.blocks()),
-        lambda: list(ledger.snapshots([0])),
+        ledger.state,
+        ledger.snapshot_index,
+        lambda: list(ledger.series_snapshots([(0, 0)])),
+        lambda: ledger.read_blocks(block_position(-1), 4, 9),
         lambda: ledger.commit(everything(4, 8)),
         lambda: ledger.set_mark(4),
         lambda: ledger.take(start=0, **TAKEN),
