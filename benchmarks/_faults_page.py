@@ -120,7 +120,7 @@ PAGE = """\
 
 Made by `python -m benchmarks.faults --write docs/faults.md`; do not edit.
 
-A stream of 60 series flows through Kafka at 1,000 records a second, with everything in it that goes wrong: gaps,
+A stream of 60 series flows through Kafka at 400 records a second, with everything in it that goes wrong: gaps,
 missing values, repeats, contradictions, late and unreadable records. `killick consumer` processes read it, with a
 Redis behind them. At a random moment something is broken, for a random time, then mended. When all records are
 through, the outcome is compared with one uninterrupted run over the same records and rosters in one process, without

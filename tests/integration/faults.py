@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Fsync = Literal["always", "everysec"]
 
-RATE = 1_000  # records a second
+RATE = 400  # records a second
 SERIES, STEPS = 60, 5_000
 SESSION_S = 2.0
 RECOVERED_S = 30.0
@@ -116,6 +116,11 @@ class Scene:
         """Up to where forecasts are known to be published, by partition."""
         return [head.mark if head else 0 for head in self.stack.heads()]
 
+    def reach(self, records: int) -> None:
+        """Wait until so many records more are committed, over all partitions."""
+        wanted = self.stack.progress() + records
+        wait(lambda: self.stack.progress() >= wanted, RECOVERED_S, f"{wanted} records")
+
     def recovered(self, since: float, before: Sequence[int], numbers: Collection[int] | None = None) -> float:
         """Wait until these partitions (all) have published more than before; the seconds since then."""
         wanted = range(len(before)) if numbers is None else numbers
@@ -125,7 +130,7 @@ class Scene:
             marks = self.marks()
             return all(marks[number] > before[number] for number in wanted)
 
-        wait(moved, RECOVERED_S, lambda: f"marks beyond {list(before)}: {self.marks()}", 0.01)
+        wait(moved, RECOVERED_S, lambda: f"marks beyond {list(before)}: {self.marks()}")
         return time.monotonic() - since
 
     def followed(self, told: Aliases | None) -> None:
@@ -212,14 +217,14 @@ def run(scene: Scene, seed: int) -> Run:
     rng = random.Random(seed)
     began, faults, rewinds, so_far = time.monotonic(), scene.faults, scene.rewinds(), scene.so_far
     with scene.load():
-        scene.stack.reach(scene.stack.progress() + rng.randint(50, 600))
+        scene.reach(rng.randint(50, 400))
         time.sleep(rng.uniform(0, 0.05))
         scene.faults += 1
         with commanding(scene.stack, rng) if scene.kind.swaps else nullcontext() as operator:
             time.sleep(rng.uniform(0, LATEST_S) if scene.kind.swaps else 0)
             recovered_s = scene.kind.strike(scene, rng)
         scene.followed(operator.told if operator else None)
-        scene.stack.reach(scene.stack.progress() + rng.randint(50, 200))
+        scene.reach(rng.randint(50, 100))
     scene.stack.done()
     found = scene.so_far = compare(scene.stack)
     return Run(

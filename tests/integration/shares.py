@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SETTLED_S = 30.0
 STEADY_S = 4.0
+POLL_S = 0.1
 
 
 def share(processes: Sequence[ConsumerProcess], partitions: int) -> None:
@@ -23,7 +24,7 @@ def share(processes: Sequence[ConsumerProcess], partitions: int) -> None:
         held = [process.held() for process in processes]
         return all(held) and sum(map(len, held)) == partitions == len(set.union(*held))
 
-    wait(settled, SETTLED_S, lambda: f"shares of {partitions}: {[process.held() for process in processes]}")
+    wait(settled, SETTLED_S, lambda: f"shares of {partitions}: {[process.held() for process in processes]}", POLL_S)
 
 
 def steady(processes: Sequence[ConsumerProcess]) -> None:
@@ -37,7 +38,7 @@ def steady(processes: Sequence[ConsumerProcess]) -> None:
             since, seen = time.monotonic(), held
         return time.monotonic() - since >= STEADY_S
 
-    wait(unchanged, SETTLED_S, "steady partitions")
+    wait(unchanged, SETTLED_S, "steady partitions", POLL_S)
 
 
 def opened(process: ConsumerProcess) -> list[int]:
