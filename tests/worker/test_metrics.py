@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import generate_latest
 
+from consumers.roster import Seat
 from models.errors import ConfigError
 from worker import metrics
 from worker.metrics import ConsumerMetrics, Health, Pages
@@ -68,12 +70,18 @@ def test_a_port_that_is_taken_is_a_wrong_setting(pages: Pages) -> None:
         Pages("127.0.0.1", port, ConsumerMetrics("m").registry, lambda: Health(True, "", {}))
 
 
+def samples(told: ConsumerMetrics) -> dict[str, float]:
+    """What Prometheus reads, without the names' common beginning."""
+    lines = [line for line in generate_latest(told.registry).decode().splitlines() if line[0] != "#"]
+    return {name.removeprefix("killick_"): float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
 def test_a_block_is_counted_by_outcome_reason_and_version() -> None:
     """What a commit counted is what the metrics show, refusals by reason too; an idle reason is not shown."""
     told = ConsumerMetrics("m")
     told.block(Counter({"observations": 5, "duplicates": 2, "refused.late": 3, "forecasts": 5, "gaps_bridged": 1}), 7)
     told.acknowledged(0.02, 5)
-    shown = dict(line.rsplit(" ", 1) for line in generate_latest(told.registry).decode().splitlines() if line[0] != "#")
+    shown = samples(told)
     wanted = {
         'observations_total{model="m",outcome="accepted"}': 5.0,
         'observations_total{model="m",outcome="duplicate"}': 2.0,
@@ -83,9 +91,8 @@ def test_a_block_is_counted_by_outcome_reason_and_version() -> None:
         'gaps_bridged_total{model="m"}': 1.0,
         'forecast_latency_seconds_bucket{le="0.01",model="m"}': 0.0,
         'forecast_latency_seconds_bucket{le="0.025",model="m"}': 5.0,
-        'version_info{model="m",role="incumbent",version="7"}': 1.0,
     }
-    assert {name: float(shown[f"killick_{name}"]) for name in wanted} == wanted
+    assert {name: shown[name] for name in wanted} == wanted
     assert not any('outcome="history"' in name for name in shown)
 
 
@@ -97,3 +104,63 @@ def test_a_partition_that_went_leaves_no_lag_behind() -> None:
     told.lag(3, None)
     told.lag(3, None)
     assert b"partition=" not in generate_latest(told.registry)
+
+
+def versions(told: ConsumerMetrics) -> set[tuple[str, str]]:
+    """The versions at work, with their roles."""
+    found = [name for name, value in samples(told).items() if name.startswith("version_info{") and value == 1]
+    return {(name.split('"')[5], name.split('"')[3]) for name in found}
+
+
+def test_versions_are_shown_by_role_as_long_as_any_partition_has_them() -> None:
+    """From the rosters of all partitions here: during a swap both incumbents; who left everywhere is gone."""
+    told = ConsumerMetrics("m")
+    old = (Seat(1, "incumbent", 0, 0),)
+    new = (Seat(1, "incumbent", 0, 0, 50), Seat(2, "incumbent", 20, 50), Seat(1, "shadow", 0, 50))
+    told.roster(0, old)
+    told.roster(1, old)
+    assert versions(told) == {("1", "incumbent")}
+    told.roster(0, new)
+    assert versions(told) == {("1", "incumbent"), ("2", "incumbent"), ("1", "shadow")}
+    told.roster(1, new)
+    assert versions(told) == {("2", "incumbent"), ("1", "shadow")}
+    told.roster(0, ())
+    assert versions(told) == {("2", "incumbent"), ("1", "shadow")}
+    told.roster(1, ())
+    told.roster(1, ())
+    assert versions(told) == set()
+    assert not any(name.startswith("version_info{") for name in samples(told))
+
+
+def test_swaps_and_spin_ups_are_timed() -> None:
+    """Each partition's once, with the moment at which a version began to answer."""
+    told = ConsumerMetrics("m")
+    began = time.time()
+    for partition, seconds in ((0, 0.2), (1, 7.0)):
+        told.spun_up(partition, 2, seconds)
+        told.swapped(partition, 2, 2 * seconds)
+    shown = samples(told)
+    wanted = {
+        'spin_up_seconds_bucket{le="0.1",model="m"}': 0.0,
+        'spin_up_seconds_bucket{le="0.25",model="m"}': 1.0,
+        'spin_up_seconds_bucket{le="10.0",model="m"}': 2.0,
+        'spin_up_seconds_sum{model="m"}': 7.2,
+        'swap_seconds_bucket{le="0.25",model="m"}': 0.0,
+        'swap_seconds_bucket{le="0.5",model="m"}': 1.0,
+        'swap_seconds_count{model="m"}': 2.0,
+        'swap_seconds_sum{model="m"}': 14.4,
+    }
+    assert {name: shown[name] for name in wanted} == wanted
+    activated = shown['version_activated_timestamp_seconds{model="m",version="2"}']
+    assert began - 1 <= activated <= time.time() + 1
+
+
+def test_a_partition_that_can_not_follow_is_shown() -> None:
+    """1 while it has diverged, 0 once it follows again; the others are not touched."""
+    told = ConsumerMetrics("m")
+    told.diverged(0, "")
+    told.diverged(1, "the weights of version 3 are others")
+    gauge = 'partition_diverged{{model="m",partition="{}"}}'
+    assert [samples(told)[gauge.format(p)] for p in (0, 1)] == [0.0, 1.0]
+    told.diverged(1, "")
+    assert [samples(told)[gauge.format(p)] for p in (0, 1)] == [0.0, 0.0]
