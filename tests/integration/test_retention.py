@@ -16,7 +16,6 @@ HOUR_MS = 3_600_000
 RETENTION_STEPS = 48
 STEPS = 900
 SERIES = 4
-SPIN_UP_STEPS = 2
 SLACK_STEPS = 60  # trimming looks once in so many commits, and waits for a snapshot
 
 
@@ -27,7 +26,6 @@ def test_blocks_beyond_the_retention_go_and_a_recovery_from_the_rest_is_exact(ne
             "model": {"max_gap": "6h"},
             "kafka": {"max_poll_records": 2},
             "ledger": {"retention": f"{RETENTION_STEPS}h", "snapshot_every": 100},
-            "swap": {"spin_up_steps": SPIN_UP_STEPS, "spin_up": "1h"},  # far less past than the retention keeps
             "swap": {"spin_up_steps": 12, "spin_up": "12h"},  # a spin-up needs blocks too: fewer than these
         },
         partitions=1,
