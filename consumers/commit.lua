@@ -66,18 +66,12 @@ local function take(keys, args)
 end
 
 -- KEYS: head, blocks, history, names, refusals, counters, roster
--- ARGV: token, expected offset, next offset, digest, mark ('' keeps it), block, history, roster, generation,
+-- ARGV: token, expected offset, next offset, block, history, roster, generation ('' for none),
 --       n, n names, m, m × (offset, reason, error, record), k, k × (counter, amount)
 local function commit(keys, args, head)
   if tonumber(head['next']) ~= tonumber(args[2]) then return {'offset', head['next']} end
   if tonumber(args[3]) < tonumber(args[2]) then return {'invalid', 'the next offset is before the expected one'} end
-  if args[5] ~= '' and tonumber(args[5]) > tonumber(args[2]) then
-    return {'invalid', 'the published mark is ahead of what was committed'}
-  end
-  if args[5] ~= '' and tonumber(args[5]) < tonumber(head['mark']) then
-    return {'invalid', 'the published mark went back'}
-  end
-  local first_refusal = 10 + tonumber(args[10]) + 1
+  local first_refusal = 8 + tonumber(args[8]) + 1
   local least = tonumber(args[2])
   for i = 1, tonumber(args[first_refusal]) do
     local offset = tonumber(args[first_refusal + 4 * (i - 1) + 1])
@@ -90,10 +84,10 @@ local function commit(keys, args, head)
   local seq = 1
   if args[3] == head['next'] then seq = tonumber(head['seq']) + 1 end
   local id = args[3] .. '-' .. seq
-  if args[6] ~= '' then redis.call('XADD', keys[2], id, 'b', args[6]) end
-  if args[7] ~= '' then redis.call('XADD', keys[3], id, 'b', args[7]) end
-  if args[8] ~= '' then redis.call('SET', keys[7], args[8]) end
-  local at = 10
+  if args[4] ~= '' then redis.call('XADD', keys[2], id, 'b', args[4]) end
+  if args[5] ~= '' then redis.call('XADD', keys[3], id, 'b', args[5]) end
+  if args[6] ~= '' then redis.call('SET', keys[7], args[6]) end
+  local at = 8
   local n = tonumber(args[at])
   for i = at + 1, at + n do redis.call('RPUSH', keys[4], args[i]) end
   at = at + n + 1
@@ -105,12 +99,8 @@ local function commit(keys, args, head)
   for i = 1, tonumber(args[at]) do
     redis.call('HINCRBY', keys[6], args[at + 2 * i - 1], args[at + 2 * i])
   end
-  redis.call('HSET', keys[1], 'next', args[3], 'seq', seq, 'digest', args[4])
-  if args[9] ~= '' then redis.call('HSET', keys[1], 'generation', args[9]) end
-  if args[5] ~= '' then
-    redis.call('HSET', keys[1], 'mark', args[5])
-    redis.call('XTRIM', keys[5], 'MINID', args[5] .. '-0')
-  end
+  redis.call('HSET', keys[1], 'next', args[3], 'seq', seq)
+  if args[7] ~= '' then redis.call('HSET', keys[1], 'generation', args[7]) end
   return {'ok'}
 end
 

@@ -2,7 +2,7 @@
 
 Keys, all under one hash tag per model and partition, so that a call stays on one node of a cluster:
 
-    head       fence token, next offset, sequence, digest of the last commit, published mark, form, topic id
+    head       fence token, name of the last call, next offset, sequence, published mark, form, topic id, …
     blocks     stream of blocks, ids <next offset>-<sequence>
     history    stream of blocks of resent records: for training only
     names      list: slot → series
@@ -18,7 +18,6 @@ Keys, all under one hash tag per model and partition, so that a call stays on on
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -54,7 +53,6 @@ class Head(msgspec.Struct, frozen=True):
     token: str = ""
     last: str = ""  # the name of the last call that changed the ledger
     doubt: int = 0  # up to here forecasts may have been published that Redis forgot when it was restarted
-    digest: str = ""
     form: str = ""
     topic_id: str = ""
     partitions: str = ""
@@ -115,7 +113,6 @@ class Commit:
     counts: Mapping[str, int] = field(default_factory=dict)
     roster: Sequence[Seat] | None = None
     generation: int | None = None
-    mark: int | None = None
 
 
 class Ledger:
@@ -244,11 +241,6 @@ class Ledger:
         """Resent records of the past, in the order in which they came."""
         yield from self._read("history", "-", "+")
 
-    def last_blocks(self, count: int) -> list[Block]:
-        """The newest blocks, newest first."""
-        entries = calling(self._client.xrevrange, self._key("blocks"), count=count)
-        return [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
-
     def first_blocks(self, count: int) -> list[Block]:
         """The oldest blocks, oldest first."""
         entries = calling(self._client.xrange, self._key("blocks"), count=count)
@@ -329,13 +321,8 @@ class Ledger:
         rest += [len(change.counts)]
         for name, amount in change.counts.items():
             rest += [name, amount]
-        digest = hashlib.sha256(f"{change.expected}/{change.block.end}/".encode() + block + b"/" + history + roster)
-        digest.update(repr(rest).encode())
-        return [
-            change.expected, change.block.end, digest.hexdigest()[:32],
-            "" if change.mark is None else change.mark, block, history, roster,
-            "" if change.generation is None else change.generation, *rest,
-        ]  # fmt: skip
+        generation = "" if change.generation is None else change.generation
+        return [change.expected, change.block.end, block, history, roster, generation, *rest]
 
     def _change(self, function: str, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> list[Any]:
         """The reply of a call that changes the ledger, after all those before it; see `guarded` in commit.lua.
