@@ -98,8 +98,8 @@ class OffsetOutOfLog(LedgerError):
     """A partition's log no longer holds the offset that was asked of it."""
 
     def __init__(self, partitions: Iterable[int]) -> None:
-        super().__init__(f"the log no longer holds the next offset of partitions {sorted(partitions)}")
-        self.partitions = tuple(partitions)
+        self.partitions = tuple(sorted(partitions))
+        super().__init__(f"the log no longer holds the next offset of partitions {list(self.partitions)}")
 
 
 class Source:
