@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.faults.boundaries import Point
 
-SHARE = 100  # seeds that one process is given at a time
+SHARE = 50  # seeds that one process is given at a time
 
 
 @dataclass
@@ -75,6 +75,8 @@ def run_all(first: int, count: int, processes: int, *, trace: bool) -> Share:
     total, began = Share(), time.monotonic()
     for share in _results(shares, processes, trace=trace):
         total.add(share)
+        for seed, failure in share.failures.items():
+            print(f"seed {seed}: {failure}", file=sys.stderr)
         rate = (time.monotonic() - began) / total.seeds
         left = (count - total.seeds) * rate / 60
         print(
@@ -138,8 +140,6 @@ def main() -> int:
         print(table(total))
         crashes = sum(total.tally.crashed.values())
         print(f"\n{total.seeds} seeds, {crashes} crashes at {len(total.tally.crashed)} points, {seconds:.0f} s")
-    for seed, failure in sorted(total.failures.items()):
-        print(f"seed {seed}: {failure}", file=sys.stderr)
     for line in never:
         print(line, file=sys.stderr)
     return 1 if total.failures or never else 0
