@@ -144,6 +144,18 @@ def test_a_version_that_could_not_be_loaded_is_tried_again(world: World) -> None
     assert world.heard.divergences == {0: ""}
 
 
+def test_a_move_of_the_registry_has_it_tried_again_at_once(world: World) -> None:
+    """Whoever commands something may have put it right."""
+    world.broken[3] = "not this time"
+    world.promote(3, 1)
+    world.step(5)
+    world.broken.clear()
+    world.nominate(4)
+    world.step(3)
+    assert world.loads.count(3) == 2
+    assert world.roles()[3] == "incumbent"
+
+
 def test_a_broken_candidate_does_not_stand_in_the_way(world: World) -> None:
     """It is not a shadow, and a promotion goes on beside it."""
     world.broken[3] = "no"
