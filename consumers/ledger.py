@@ -183,7 +183,7 @@ class Ledger:
             self._last, self._unanswered = head.last, None  # it was done
 
     def commit(self, change: Commit) -> None:
-        """Make one change whole, or not at all. Calling it again with the same change is harmless.
+        """Make one change whole, or not at all. Where no answer came, call again with the same change.
 
         Raises:
             FencedError: another consumer took the partition.

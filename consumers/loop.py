@@ -254,14 +254,14 @@ class Consumer:
             self._open_fenced(now)
             self._open_next()
             self._commit_unfinished()
+            if now - self._marked_at >= MARK_EVERY_S:  # before a spin-up looks for snapshots that may just have gone
+                self._marked_at = now
+                self._tell_marks()
             self._follow_registry(now, None if polled_at is None else time.monotonic() - polled_at)
             self._publish()
             if now - self._heard_at >= SILENCE_S and self._held:
                 self._source.check(next(iter(self._held)))
                 self._heard_at = now
-            if now - self._marked_at >= MARK_EVERY_S:
-                self._marked_at = now
-                self._tell_marks()
             if now - self._told_at >= OFFSETS_EVERY_S:
                 self._told_at = now
                 self._tell_offsets()
@@ -277,6 +277,7 @@ class Consumer:
         if not self._trouble:
             log.warning("waiting: %s", error, extra={"action": "waiting"})
         self._trouble = str(error)
+        self._marked_at = 0.0
         self._observer.redis_up(up=not error.message.startswith("Redis"))
         self._retry_at = now + self._wait_s
         self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
