@@ -159,10 +159,17 @@ On {machine}, with other work on it at times.
 Needs what `make test` needs, and a C compiler. `python -m benchmarks.faults --only zombie,cut+swaps --runs 5
 --seed 100` runs some; `--results FILE` keeps the rows of a call that was broken off.
 
-What *cut* and *power cut* do: the server is killed, then its append-only file is made shorter, to a random byte
-(half of the time `redis-check-aof --fix` goes over it), or to the length that it had at its last `fsync`, which a
-library between the server and the kernel notes (`tests/services/disk.c`). A kill alone loses nothing, as the kernel
-keeps what was written. With swaps nothing is cut that was synced, and where the file is synced once a second the
-server is Valkey, which answers `WAITAOF`: a version's first forecast is published on the disk's word, and a disk that
-breaks it can't be helped. Redis 7.0 with `appendfsync everysec` gives no such word; `killick doctor` says so.
+What *cut* and *power cut* do: the server is killed, then its append-only file is made shorter, to a random byte, or
+to the length that it had at its last `fsync`, which a library between the server and the kernel notes
+(`tests/services/disk.c`). A kill alone loses nothing, as the kernel keeps what was written. With swaps nothing is cut
+that was synced, and where the file is synced once a second the server is Valkey, which answers `WAITAOF`: a version's
+first forecast is published on the disk's word, and a disk that breaks it can't be helped. Redis 7.0 with
+`appendfsync everysec` gives no such word; `killick doctor` says so.
+
+A file that breaks off is repaired with `redis-check-aof --fix` before Redis starts. Left to `aof-load-truncated yes`,
+Redis 7.0 was seen to lose or halve commits at the start *after* the next: where the file breaks off within the writes
+of one function call, the first start keeps their beginning in the file without the end of the transaction, and the
+second one takes it for a part of what was written after it. Valkey 9.1.2 removes it, as
+[valkey#4342](https://github.com/valkey-io/valkey/pull/4342) does for the rest. So: `aof-load-truncated no`, and the
+repair by hand, on a Redis that does not.
 """
