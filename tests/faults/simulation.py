@@ -88,11 +88,12 @@ class Simulation:
         self.broken = set(rng.sample(NUMBERS[1:], rng.choice((0, 0, 0, 1, 2))))
         self.always = rng.random() < 0.15
         self.server.sync()
+        trims = self.target is not None and self.target.label == "trim"
         self.limits = Limits(
             max_series=rng.choice((4, 1_000, 1_000)),
             max_ahead_ms=MAX_AHEAD_MS,
-            snapshot_every=rng.choice((4, 4, 15, 60)),
-            retention_blocks=rng.choice((2, 3, 10, 1_000)),
+            snapshot_every=4 if trims else rng.choice((4, 4, 15, 60)),
+            retention_blocks=1 if trims else rng.choice((2, 3, 10, 1_000)),
             spin_up_steps=rng.choice((2, 5, 20)),
             guard_steps=rng.choice((1, 8, 1_000)),
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis import exceptions as redis_errors
 
-from models.blocks import decode_block
+from models.blocks import FORMAT, decode_block
 from models.errors import ServiceUnreachable
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
 end
 """
 WRITES = {"fcall", "hset"}
+ROSTER, BLOCK = b"[", bytes((FORMAT,))  # what these begin with among the arguments of a commit
 RUN = "simulator:run"  # the key that holds what the server says of itself: another run id after each restart
 
 
@@ -93,7 +94,8 @@ def label_of(name: str, words: tuple[Any, ...]) -> str:
         function = str(words[0]).rpartition("_")[2]
         arguments = words[2 + int(words[1]) :]
         if function == "commit":
-            return "commit.roster" if arguments[9] else "commit.empty" if not arguments[7] else "commit"
+            kinds = {argument[:1] for argument in arguments if isinstance(argument, bytes)}
+            return "commit.roster" if ROSTER in kinds else "commit" if BLOCK in kinds else "commit.empty"
         return function
     key = str(words[0]) if words else ""
     tag, _, kind = key.rpartition("}:")

@@ -45,6 +45,12 @@ class Watcher:
         self._boundaries.tally.faults["rewound"] += 1
         self._boundaries.cross("observer.rewound", "at")
 
+    def diverged(self, partition: int, why: str) -> None:
+        """A version can't be followed: only one that is of no use may be refused."""
+        if why and "of no use" not in why:
+            raise Failed(f"partition {partition} diverged: {why}")
+        self._boundaries.cross("observer.diverged", "at")
+
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: self._boundaries.cross(f"observer.{name}", "at")
 
