@@ -32,7 +32,7 @@ RETRY_S = 30.0  # a version that can't be followed is tried again
 SLICE_S, IDLE_SLICE_S = 0.005, 0.05  # of a spin-up between two polls: while records come, and while none do
 SHARE = 0.3  # of the time that the records of a poll took, where that is more
 LONG_DISK_S = 10.0  # to wait for Redis' disk without a word
-LEAST_SLICE, LARGEST_SLICE = 64, 4096  # observations
+LEAST_SLICE, LARGEST_SLICE = 256, 4096  # observations; a smaller one costs little less
 
 log = logging.getLogger(__name__)
 

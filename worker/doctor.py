@@ -139,9 +139,9 @@ def _durability(appendonly: str, appendfsync: str, promised: Promise) -> Finding
     return Finding(
         "warn",
         subject,
-        f"appendfsync {appendfsync or 'unknown'}, nothing to wait for (WAITAOF): a power cut may cost commits, which "
-        "are read again, and may forget a swap whose forecasts are published already",
-        "set appendfsync always; or run Redis 7.2 or later, or Valkey, with appendfsync everysec",
+        f"appendfsync {appendfsync or 'unknown'}, and no WAITAOF that waits for the disk: a power cut may cost "
+        "commits, which are read again, and may forget a swap whose forecasts are published already",
+        "set appendfsync always; or run a Redis whose WAITAOF waits, 7.4 or later (that of Valkey 9.1 does not)",
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from models.registry import Registry
-from models.server import Client, OnDisk, connect, promise
+from models.server import Client, OnDisk, Promise, connect, promise
 
 GC_THRESHOLDS = (10_000, 20, 50)
 LOOKUP_S = 0.5
@@ -168,15 +169,32 @@ def lookup(settings: Settings) -> Callable[[], Topics]:
 
 
 def disk(client: Client) -> Callable[[str], OnDisk | None]:
-    """A function that waits for what was written to be on the disk of a key's server, where that needs waiting."""
-    promised = promise(client)
-    if promised == "none":
-        log.warning(
-            "this Redis can't say what is on its disk: a change of version may be forgotten after a power cut "
-            "(`killick doctor` says what to do)",
-            extra={"action": "no-promise"},
-        )
-    return lambda key: OnDisk(client, key) if promised == "on request" else None
+    """A function that waits for what was written to be on the disk of a key's server, where that needs waiting.
+
+    What the server promises is found out meanwhile: that may take it two seconds.
+    """
+
+    def ask() -> Promise:
+        promised = promise(client)
+        if promised == "none":
+            log.warning(
+                "this Redis can't say what is on its disk: a change of version may be forgotten after a power cut "
+                "(`killick doctor` says what to do)",
+                extra={"action": "no-promise"},
+            )
+        return promised
+
+    asking = ThreadPoolExecutor(1, "disk")
+    answers = [asking.submit(ask)]
+    asking.shutdown(wait=False)
+
+    def waiting(key: str) -> OnDisk | None:
+        if answers[0].exception() is not None:  # Redis was away
+            answers[0] = Future()
+            answers[0].set_result(ask())
+        return OnDisk(client, key) if answers[0].result() == "on request" else None
+
+    return waiting
 
 
 def versions(settings: Settings, client: Client, executor: Executor) -> Versions:

@@ -332,8 +332,8 @@ def test_a_server_that_promises_nothing_is_named(new_redis: NewRedis, monkeypatc
         server = new_redis({"appendfsync": fsync})
         assert (doubt in promoted(server, monkeypatch)) == doubtful
     require("" if valkey_binary() else VALKEY_MISSING)
-    with RedisServer(valkey_binary()) as valkey:
-        assert "disk" not in promoted(valkey, monkeypatch)
+    with RedisServer(valkey_binary(), "always") as valkey:
+        assert doubt not in promoted(valkey, monkeypatch)
 
 
 def promoted(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> str:
