@@ -300,7 +300,7 @@ class Consumer:
                 self._follower.committed(holding, time.monotonic())
             holding.commits += 1
             if holding.commits % TRIM_EVERY == 0:
-                self._keeping(holding, self._trim)
+                self._keeping(holding, lambda held: trim(held, self._limits))
 
     def _follow_registry(self, now: float, busy_s: float | None) -> None:
         """Bring the rosters to where the registry wants them; everything that was folded is committed here."""
@@ -331,9 +331,6 @@ class Consumer:
             self._fenced[number] = time.monotonic() + FENCED_S
         else:
             self._reopen([number])
-
-    def _trim(self, holding: Holding) -> None:
-        trim(holding, self._limits)
 
     def _keeping(self, holding: Holding, work: Callable[[Holding], None]) -> None:
         """Do something with a ledger that may no longer be ours."""
