@@ -161,10 +161,12 @@ Needs what `make test` needs, and a C compiler. `python -m benchmarks.faults --o
 
 What *cut* and *power cut* do: the server is killed, then its append-only file is made shorter, to a random byte, or
 to the length that it had at its last `fsync`, which a library between the server and the kernel notes
-(`tests/services/disk.c`). A kill alone loses nothing, as the kernel keeps what was written. With swaps nothing is cut
-that was synced, and where the file is synced once a second the server is Valkey, which answers `WAITAOF`: a version's
-first forecast is published on the disk's word, and a disk that breaks it can't be helped. Redis 7.0 with
-`appendfsync everysec` gives no such word; `killick doctor` says so.
+(`tests/services/disk.c`). A kill alone loses nothing that was handed over to the kernel.
+
+What is not tried, as nobody promises it: with `appendfsync everysec`, Redis 7.0 and Valkey 9.1 can't say what is on
+their disk, so after a power cut they may have forgotten a version that has answered already (`killick doctor` warns,
+and so does the consumer). In the rows *… and swaps*, what is cut off therefore lies after the last change of a roster.
+With `appendfsync always`, or a `WAITAOF` that waits, nothing is published that can be forgotten.
 
 A file that breaks off is repaired with `redis-check-aof --fix` before Redis starts. Left to `aof-load-truncated yes`,
 Redis 7.0 was seen to lose or halve commits at the start *after* the next: where the file breaks off within the writes

@@ -26,7 +26,7 @@ from tests.integration.shares import share
 from tests.integration.streams import troubled
 from tests.services.disk import Disk
 from tests.services.proxy import WAYS
-from tests.services.redis import RedisServer, redis_binary, valkey_binary
+from tests.services.redis import RedisServer, redis_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -52,6 +52,7 @@ SETTINGS: dict[str, dict[str, object]] = {
 
 
 VERSIONS = 12
+EXEC = b"\r\nEXEC\r\n"  # the end of a transaction in an append-only file
 ARCHITECTURES: tuple[dict[str, Any], ...] = ({}, {"cell": "gru"}, {"units": (6, 4)}, {"form": "plain"})
 
 
@@ -75,7 +76,7 @@ class Scene:
         self.kind, self.broker, self.proxy = kind, servers.broker, servers.proxy
         self.disk = self._resources.enter_context(Disk()) if kind.on_disk else None
         environment = self.disk.environment if self.disk else None
-        self.redis = self._resources.enter_context(RedisServer(kind.server, kind.fsync, environment=environment))
+        self.redis = self._resources.enter_context(RedisServer(redis_binary(), kind.fsync, environment=environment))
         self.stack = self._resources.enter_context(
             Stack(self.broker.bootstrap_servers, self.redis.url, folder, partitions=kind.partitions, settings=SETTINGS)
         )
@@ -99,6 +100,17 @@ class Scene:
             self.stack.register(
                 seed + number, msgspec.structs.replace(first, **ARCHITECTURES[number % len(ARCHITECTURES)])
             )
+
+    def kept(self) -> int:
+        """How much of the append-only file no fault takes: the beginning, and all up to the last change of a roster.
+
+        A version's forecasts are published on the server's word that its roster is on the disk. Where the server gives
+        no such word (Redis 7.0 and Valkey 9.1, unless they sync always), a power cut may make it forget a version
+        that has answered; `killick doctor` says so, and it is not what is tested here.
+        """
+        content = self.redis.log.read_bytes()
+        roster = content.rfind(b":roster\r\n")
+        return max(self.floor, content.find(EXEC, roster) + len(EXEC) if roster >= 0 else 0)
 
     def start(self) -> ConsumerProcess:
         """One more consumer; the first of a scene with a proxy goes through it."""
@@ -184,17 +196,14 @@ class Kind:
     swaps: bool = False  # versions are promoted and rolled back meanwhile
 
     @property
-    def server(self) -> str:
-        """The store's program: where versions change and the disk is not always in step, one that knows `WAITAOF`."""
-        return valkey_binary() if self.swaps and self.fsync != "always" else redis_binary()
-
-    @property
     def with_swaps(self) -> Kind:
         """The same, while versions are promoted and rolled back.
 
-        What a disk has promised to keep is kept then: the forecasts of a new version are published on that promise.
+        A swap that Redis forgets is answered for by no one: see `kept`. A kill may cost a Redis that does not sync
+        always what it has not handed over to the kernel.
         """
-        return replace(self, title=f"… and swaps: {self.title}", swaps=True, on_disk=self.on_disk or self.forgets)
+        fsync: Fsync = "always" if self.strike is kill_redis else self.fsync
+        return replace(self, title=f"… and swaps: {self.title}", swaps=True, fsync=fsync)
 
 
 @dataclass
@@ -293,18 +302,16 @@ def kill_redis(scene: Scene, rng: random.Random) -> float:
 
 
 def cut_log(scene: Scene, rng: random.Random) -> float:
-    """The append-only file ends at a random byte; it is repaired before the server is started, where that is needed.
+    """The append-only file ends at a random byte; it is repaired before the server is started.
 
     A Redis that loads a file which breaks off within a function's writes leaves their beginning in it, and takes it
-    for whole at the start after next: half a commit. `redis-check-aof --fix` removes it, and so does a recent Valkey.
+    for whole at the start after next: half a commit. `redis-check-aof --fix` removes it.
     """
     before = scene.marks()
     scene.redis.kill()
     log = scene.redis.log
-    kept = scene.disk.synced(log) if scene.disk else 0
-    os.truncate(log, rng.randint(max(kept, scene.floor), log.stat().st_size))
-    if scene.kind.server == redis_binary():
-        repair(log)
+    os.truncate(log, rng.randint(scene.kept(), log.stat().st_size))
+    repair(log)
     return _redis_back(scene, rng, before)
 
 
@@ -313,7 +320,7 @@ def lose_unsynced(scene: Scene, rng: random.Random) -> float:
     assert scene.disk is not None
     before = scene.marks()
     scene.redis.kill()
-    scene.disk.lose_unsynced(scene.redis.log)
+    scene.disk.lose_unsynced(scene.redis.log, scene.kept())
     return _redis_back(scene, rng, before)
 
 
@@ -328,7 +335,7 @@ def fill_disk(scene: Scene, rng: random.Random) -> float:
         process = scene.consumers[0]
         wait(lambda: "Redis" in process.waiting_for(), RECOVERED_S, lambda: f"/readyz: {process.page('/readyz')}")
     time.sleep(rng.uniform(0, 1))
-    if scene.redis.process.running() and rng.random() < 0.4:
+    if scene.redis.process.running() and not scene.kind.swaps and rng.random() < 0.4:  # else it may forget a swap
         scene.redis.kill()
         scene.faults += 1
     scene.disk.free()

@@ -48,7 +48,6 @@ def test_outcome_after_a_fault_is_that_of_an_uninterrupted_run(name: str, server
     """Whatever broke: nothing is lost, what comes twice has equal bytes, and state, pairs and counters are exact."""
     kind = (KINDS | SWAPPED)[name]
     require("" if compiler() or not kind.on_disk else COMPILER_MISSING)
-    require("" if kind.server else redis_service.VALKEY_MISSING)
     with Scene(kind, servers, tmp_path, seed=5) as scene:
         done = run(scene, seed=1)
         assert done.outcome.exact, done.outcome

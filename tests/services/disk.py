@@ -52,9 +52,12 @@ class Disk:
                 lengths.append(int(length))
         return max(lengths)
 
-    def lose_unsynced(self, log: Path) -> int:
-        """Cut a file to what was synced, as a power cut would; the bytes that went. Its server must be dead."""
-        kept = self.synced(log)
+    def lose_unsynced(self, log: Path, least: int = 0) -> int:
+        """Cut a file to what was synced, as a power cut would; the bytes that went. Its server must be dead.
+
+        `least` bytes are left in any case, as if the file had been synced there.
+        """
+        kept = max(self.synced(log), least)
         lost = log.stat().st_size - kept
         os.truncate(log, kept)
         return lost
