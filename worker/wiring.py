@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from models.registry import Registry
@@ -13,11 +15,12 @@ from models.server import Client, OnDisk, Promise, connect, promise
 
 GC_THRESHOLDS = (10_000, 20, 50)
 LOOKUP_S = 0.5
+SWITCH_S = 0.0005
 
 log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
     from consumers.holding import Limits, Topics
@@ -140,19 +143,35 @@ def loader(settings: Settings, registered: Registry) -> Callable[[int], Version]
 
         architecture, _, weights = registered.load(number)
         check_fit(architecture, settings.series_form())
-        network = Network(architecture, weights)
-        network.self_test()
-        settle_memory()
+        with giving_way():
+            network = Network(architecture, weights)
+            network.self_test()
+            settle_memory()
         return Version(number, architecture, network)
 
     return load
 
 
+@contextmanager
+def giving_way() -> Iterator[None]:
+    """Let other threads have the interpreter ten times as soon: tracing a network is a long stretch of Python."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 def settle_memory() -> None:
-    """Keep what was loaded so far out of every later collection: walking TensorFlow's objects halved the rate."""
-    gc.collect()
+    """Keep what was loaded so far out of every later collection: walking TensorFlow's objects halved the rate.
+
+    What is garbage goes before the first time only: a collection stops all threads.
+    """
+    if not gc.get_freeze_count():
+        gc.collect()
+        gc.set_threshold(*GC_THRESHOLDS)
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def lookup(settings: Settings) -> Callable[[], Topics]:
