@@ -104,7 +104,8 @@ def uninterrupted(
         counters.update(f"refused.{r.reason}" for r in admitted.refusals)
         counters.update(duplicates=admitted.duplicates, history=len(admitted.history))
         refusals.update({r.offset: r.reason for r in admitted.refusals})
-        forecasts.update(zip(folded.block.offset.tolist(), _issued(roster, tenures, start, folded), strict=True))
+        issued = _issued(roster, tenures, start, folded)
+        forecasts.update(zip(folded.block.offset.tolist(), issued, strict=False))  # a seat may lack
         blocks.append(_with_seats(roster, tenures, start, folded))
         history.append(admitted.history)
     _seat(partition, _running(roster, tenures, wanted[-1]), versions)

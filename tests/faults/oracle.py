@@ -1,60 +1,27 @@
-"""What one uninterrupted run gives, and whether ledger, topics and the consumers' memory say the same.
-
-A tenure's carried state is kept under a number of its own, so that a version that left and came back is two.
-"""
+"""Whether ledger, topics and the consumers' memory say what one uninterrupted run gives (`tests.uninterrupted`)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-from collections import Counter
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from consumers.codec import Decoder
 from consumers.recovery import Recovery
-from consumers.stream import Partition, Version, admit, fold
-from tests.faults.roster import Tenure, roster_for, seat_at, tenures_of
 from tests.faults.simulation import MAX_AHEAD_MS, Simulation
 from tests.faults.world import Failed
 from tests.streams import FORM
+from tests.uninterrupted import Outcome, outcome_of, uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from consumers.ledger import Ledger
     from consumers.roster import Seat
-    from models.blocks import Block
+    from consumers.stream import Arrivals, Partition
     from tests.faults.topics import Sent, Written
-
-
-@dataclass
-class Outcome:
-    """What a partition came to: digests, counters; forecasts and refusals by offset."""
-
-    series: str
-    carried: dict[int, str]  # by version that runs
-    columns: dict[str, str]  # of the observations and each version's pairs
-    counters: dict[str, int]
-    forecasts: dict[int, tuple[int, bytes]] = field(default_factory=dict)  # version, bytes
-    refusals: dict[int, str] = field(default_factory=dict)  # reason
-
-    def differences(self, other: Outcome) -> list[str]:
-        """Which of the digests and counters differ."""
-        found = []
-        for name in ("series", "carried", "columns", "counters"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine == theirs:
-                continue
-            if isinstance(mine, dict):
-                found += [f"{name} {key}" for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)]
-            else:
-                found.append(name)
-        return sorted(found)
 
 
 def judge(simulation: Simulation) -> None:
@@ -70,7 +37,7 @@ def judge(simulation: Simulation) -> None:
         want = expected(simulation, number, ledger.roster())
         kept = simulation.server.blocks(number, list(ledger.blocks()))
         partition = recovered(simulation, ledger)
-        found = outcome_of(partition, ledger.roster(), kept, ledger.counters(), list(ledger.history()))
+        found = outcome_of(partition, kept, ledger.counters(), ledger.history())
         where = f"partition {number}"
         if differing := want.differences(found):
             raise Failed(f"{where}: the ledger differs from one uninterrupted run in {differing}")
@@ -83,43 +50,14 @@ def judge(simulation: Simulation) -> None:
 
 def expected(simulation: Simulation, number: int, roster: Sequence[Seat]) -> Outcome:
     """One run over the whole log of a partition, cut by chance and at the roster's offsets."""
-    rng = random.Random(simulation.seed + 7)
     log = simulation.group.logs[number]
-    tenures = tenures_of(roster)
-    versions = {}
-    for tenure in tenures:
-        loaded = simulation.load(tenure.version)
-        versions[tenure.number] = Version(tenure.number, loaded.architecture, loaded.network)
-    decoder, partition = Decoder(FORM, MAX_AHEAD_MS), Partition(FORM)
-    counters: Counter[str] = Counter()
-    blocks: list[Block] = []
-    history: list[Block] = []
-    outcome = Outcome("", {}, {}, {})
-    for start, end in pairwise(_cuts(rng, log.end, roster)):
-        records = [record for record in log.records if start <= record.offset < end]
-        _seat(partition, roster_for(roster, tenures, start), versions)
-        admitted = admit(partition, decoder.decode(records, start, end), max_series=simulation.limits.max_series)
-        (folded,) = fold([(partition, admitted.block)], versions)
-        counters += folded.counts
-        counters.update(f"refused.{r.reason}" for r in admitted.refusals)
-        counters.update(duplicates=admitted.duplicates, history=len(admitted.history))
-        outcome.refusals.update({r.offset: r.reason for r in admitted.refusals})
-        pairs, issued = {}, []
-        for tenure in tenures:
-            seat = seat_at(roster, tenure, start)
-            if seat is not None and tenure.number in folded.block.pairs:
-                pairs[tenure.version] = folded.block.pairs[tenure.number]
-                if seat.role == "incumbent":
-                    issued = [(tenure.version, row.tobytes()) for row in folded.forecasts[tenure.number]]
-        outcome.forecasts.update(zip(folded.block.offset.tolist(), issued, strict=False))  # a seat may lack
-        blocks.append(_with_pairs(folded.block, pairs))
-        history.append(admitted.history)
-    _seat(partition, roster_for(roster, tenures, log.end), versions)
-    done = outcome_of(partition, (), blocks, counters, history)
-    by_number = {tenure.number: tenure.version for tenure in tenures}
-    outcome.series, outcome.columns, outcome.counters = done.series, done.columns, done.counters
-    outcome.carried = {by_number[n]: digest for n, digest in _carried(partition).items()}
-    return outcome
+    decoder = Decoder(FORM, MAX_AHEAD_MS)
+
+    def arrivals(start: int, end: int) -> Arrivals:
+        return decoder.decode([record for record in log.records if start <= record.offset < end], start, end)
+
+    cuts = _cuts(random.Random(simulation.seed + 7), log.end)
+    return uninterrupted(roster, simulation.load, FORM, arrivals, cuts, max_series=simulation.limits.max_series)
 
 
 def recovered(simulation: Simulation, ledger: Ledger) -> Partition:
@@ -135,71 +73,13 @@ def recovered(simulation: Simulation, ledger: Ledger) -> Partition:
     return recovery.partition
 
 
-def outcome_of(
-    partition: Partition,
-    roster: Sequence[Seat],
-    blocks: Sequence[Block],
-    counters: Mapping[str, int],
-    history: Sequence[Block],
-) -> Outcome:
-    """Digests of a partition's state, blocks and counters."""
-    del roster
-    size = len(partition.names)
-    partition.series.reserve(size)
-    total = hashlib.sha256(json.dumps(partition.names).encode())
-    for name, array in sorted(partition.series.arrays().items()):
-        total.update(name.encode() + np.ascontiguousarray(array[:size]).tobytes())
-    columns = _columns(blocks) | {f"history.{name}": text for name, text in _columns(history).items()}
-    return Outcome(total.hexdigest(), _carried(partition), columns, {k: n for k, n in counters.items() if n})
-
-
-def _carried(partition: Partition) -> dict[int, str]:
-    size = len(partition.names)
-    found = {}
-    for number, carried in partition.carried.items():
-        carried.reserve(size)
-        total = hashlib.sha256()
-        for name, array in sorted(carried.arrays().items()):
-            total.update(name.encode() + np.ascontiguousarray(array[:size]).tobytes())
-        found[number] = total.hexdigest()
-    return found
-
-
-def _columns(blocks: Iterable[Block]) -> dict[str, str]:
-    """SHA-256 by column, rows named by their offsets; how they were cut into blocks is left out."""
-    totals: dict[str, Any] = {}
-    for block in blocks:
-        if len(block) == 0:
-            continue
-        parts: dict[str, Any] = {name: getattr(block, name) for name in ("slot", "step", "values", "present")}
-        if block.pairs or block.checksums:
-            parts["scale"] = block.scale + np.float32(0)
-        parts |= {f"pairs {version}": pairs for version, pairs in block.pairs.items()}
-        for name, part in parts.items():
-            total = totals.setdefault(name, [hashlib.sha256(), hashlib.sha256()])
-            total[0].update(block.offset.astype(np.int64).tobytes())
-            total[1].update(np.ascontiguousarray(part).tobytes())
-    return {name: total[0].hexdigest()[:16] + total[1].hexdigest() for name, total in totals.items()}
-
-
-def _cuts(rng: random.Random, end: int, roster: Sequence[Seat]) -> list[int]:
+def _cuts(rng: random.Random, end: int) -> Iterator[int]:
     most = rng.choice((2, 10, 60))
-    cuts, at = {0, end}, 0
+    at = 0
     while at < end:
-        cuts.add(at)
+        yield at
         at += rng.randint(1, most)
-    for seat in roster:
-        cuts |= {seat.start_offset, seat.join_offset, end if seat.leave_offset is None else seat.leave_offset}
-    return sorted(cut for cut in cuts if 0 <= cut <= end)
-
-
-def _seat(partition: Partition, roster: tuple[Seat, ...], versions: Mapping[int, Version]) -> None:
-    if partition.roster != roster:
-        partition.seat(roster, versions)
-
-
-def _with_pairs(block: Block, pairs: dict[int, Any]) -> Block:
-    return replace(block, pairs=pairs, checksums={})
+    yield end
 
 
 def _check_memory(simulation: Simulation, number: int, found: Outcome) -> None:
@@ -207,7 +87,7 @@ def _check_memory(simulation: Simulation, number: int, found: Outcome) -> None:
     for node in simulation.nodes:
         holding = node.consumer.held.get(number)
         if holding is not None:
-            mine = outcome_of(holding.partition, (), (), {}, ())
+            mine = outcome_of(holding.partition, (), {})
             if mine.series != found.series or mine.carried != found.carried:
                 raise Failed(f"partition {number}: what {node.name} has in memory is not what the ledger gives back")
 
@@ -250,6 +130,3 @@ def _check_letters(
         for _, key, value, _, _ in messages:
             if (key, value) != (by_offset[offset].key, by_offset[offset].value):
                 raise Failed(f"{where}: the dead letter of offset {offset} has not the original's bytes")
-
-
-__all__ = ["Tenure", "expected", "judge", "recovered"]
