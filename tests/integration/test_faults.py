@@ -21,16 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.services
 # Killed consumers, zombies, consumers that come and go, and the broker's restart have tests of their own here
 # (test_crashes, test_groups, test_waiting); the benchmark does each of them thirty times.
-FEW = [
-    "cut",
-    "always",
-    "full-always",
-    "parted",
-    "redis+swaps",
-    "everysec+swaps",
-    "full-everysec+swaps",
-    "parted-one+swaps",
-]
+FEW = ["cut", "full-always", "parted", "always+swaps", "everysec+swaps", "full-everysec+swaps", "parted-one+swaps"]
 
 
 @pytest.fixture(scope="module")
