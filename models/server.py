@@ -133,7 +133,7 @@ def server_facts(client: Client) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for section in ("server", "memory", "persistence", "stats"):
         facts |= calling(client.info, section)
-    for name in ("appendonly", "appendfsync", "maxmemory", "maxmemory-policy"):
+    for name in ("appendonly", "appendfsync", "aof-load-truncated", "maxmemory", "maxmemory-policy"):
         facts |= calling(client.config_get, name)
     return facts
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from models.server import Promise
 
+REPAIRING_VALKEY = (9, 1)
 MIN_REDIS = (7, 0)
 SKEW_LIMIT_MS = 2_000
 GIB = 1 << 30
@@ -86,6 +87,7 @@ def of_redis(facts: Mapping[str, Any], promised: Promise, now_ms: int, server_ms
         yield Finding("ok", "redis version", f"{name} {shown}")
     yield _eviction(_text(facts, "maxmemory-policy") or _text(facts, "maxmemory_policy"))
     yield _durability(_text(facts, "appendonly"), _text(facts, "appendfsync"), promised)
+    yield _broken_tail(name, version, _text(facts, "appendonly"), _text(facts, "aof-load-truncated"))
     skew_ms = abs(server_ms - now_ms)
     if skew_ms > SKEW_LIMIT_MS:
         yield Finding(
@@ -142,6 +144,26 @@ def _durability(appendonly: str, appendfsync: str, promised: Promise) -> Finding
         f"appendfsync {appendfsync or 'unknown'}, and no WAITAOF that waits for the disk: a power cut may cost "
         "commits, which are read again, and may forget a swap whose forecasts are published already",
         "set appendfsync always; or run a Redis whose WAITAOF waits, 7.4 or later (that of Valkey 9.1 does not)",
+    )
+
+
+def _broken_tail(name: str, version: tuple[int, ...], appendonly: str, load_truncated: str) -> Finding:
+    """What becomes of an append-only file that breaks off within a commit, as a power cut may leave it.
+
+    Redis 7.0 lets go of the commit, but leaves its beginning in the file; at the start after that one, it becomes a
+    part of what was written next. Valkey 9.1 takes it out (https://github.com/valkey-io/valkey/pull/4342).
+    """
+    subject = "redis repair"
+    if appendonly == "no" or load_truncated == "no":
+        return Finding("ok", subject, "no append-only file that breaks off is loaded without a repair")
+    if name == "Valkey" and version >= REPAIRING_VALKEY:
+        return Finding("ok", subject, "of an append-only file that breaks off, half a commit is taken out")
+    return Finding(
+        "warn",
+        subject,
+        "aof-load-truncated is yes: where a power cut breaks the append-only file off, this server may put half a "
+        "commit into the ledger, not at the next start but at the one after it",
+        "set aof-load-truncated no, and repair such a file with `redis-check-aof --fix` before the server starts",
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Literal
 
 import pytest
 from click.testing import CliRunner
+from redis import Redis
 
 from models.errors import DataError, ServiceUnreachable
 from models.server import connect, promise, server_facts
@@ -51,6 +53,10 @@ LOAD = doctor.Load(
         ({b"appendonly": b"no", "appendonly": "no"}, "none", "redis durability", "warn"),
         ({"appendfsync": "no"}, "none", "redis durability", "warn"),
         ({"maxmemory-policy": "allkeys-lru"}, "none", "redis eviction", "fail"),
+        ({"aof-load-truncated": "yes"}, "always", "redis repair", "warn"),
+        ({"aof-load-truncated": "no"}, "always", "redis repair", "ok"),
+        ({"aof-load-truncated": "yes", "valkey_version": "9.1.2"}, "always", "redis repair", "ok"),
+        ({"aof-load-truncated": "yes", "valkey_version": "8.0.0"}, "always", "redis repair", "warn"),
     ],
 )
 def test_judges_what_the_server_says(change: dict[str, str], promised: Promise, subject: str, status: str) -> None:
@@ -89,11 +95,49 @@ def test_says_what_a_real_server_promises(
     assert re.search(said, f"{finding.message}: {finding.cure}")
 
 
+@pytest.mark.parametrize("kind", ["redis", "valkey"])
+def test_warns_of_a_server_that_halves_what_a_broken_file_ends_with(kind: str) -> None:
+    """An append-only file is broken off in the midst of a commit: who warns is who has half of it at the next start."""
+    require("" if valkey_binary() else VALKEY_MISSING)
+    require("" if redis_binary() else REDIS_MISSING)
+    with RedisServer(valkey_binary() if kind == "valkey" else redis_binary(), "always") as server:
+        with connect(server.url) as client:
+            assert isinstance(client, Redis)
+            begin = server.log.stat().st_size
+            together(client, "a", "b", "c")
+        content = server.log.read_bytes()
+        server.kill()
+        os.truncate(server.log, content.rindex(b"SET", begin) + 1)
+        for number in range(2):
+            server.restart()
+            with connect(server.url) as client:
+                found = client.mget("a", "b", "c")
+                assert number == 1 or found == [None] * 3
+                client.set("x", number)
+                together(client, "d", "e")
+        finding = told(server, "redis repair")
+    assert (finding.status == "warn") == (found == [b"1", b"1", None])
+    assert (finding.status == "ok") == (found == [None] * 3)
+
+
+def together(client: Redis, *keys: str) -> None:
+    """Set keys in one transaction, as a function's writes are."""
+    pipe = client.pipeline(transaction=True)
+    for key in keys:
+        pipe.set(key, 1)
+    pipe.execute()
+
+
 def durability(server: RedisServer) -> Finding:
     """What the doctor says of the server's durability."""
+    return told(server, "redis durability")
+
+
+def told(server: RedisServer, subject: str) -> Finding:
+    """What the doctor says of one subject."""
     client = connect(server.url)
     found = doctor.of_redis(server_facts(client), promise(client), 0, 0)
-    finding = next(finding for finding in found if finding.subject == "redis durability")
+    finding = next(finding for finding in found if finding.subject == subject)
     client.close()
     return finding
 
