@@ -172,6 +172,6 @@ A file that breaks off is repaired with `redis-check-aof --fix` before Redis sta
 Redis 7.0 was seen to lose or halve commits at the start *after* the next: where the file breaks off within the writes
 of one function call, the first start keeps their beginning in the file without the end of the transaction, and the
 second one takes it for a part of what was written after it. Valkey 9.1.2 removes it, as
-[valkey#4342](https://github.com/valkey-io/valkey/pull/4342) does for the rest. So: `aof-load-truncated no`, and the
-repair by hand, on a Redis that does not.
+[valkey#4342](https://github.com/valkey-io/valkey/pull/4342) does for the rest. So, on a server that does not:
+`aof-load-truncated no`, and the repair by hand; `killick doctor` says where.
 """
