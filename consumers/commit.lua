@@ -37,7 +37,8 @@ local function run_id()
   return type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
 end
 
--- KEYS: head   ARGV: token, start, form, topic id, partitions, slots in a chunk, end of what may have been published
+-- KEYS: head   ARGV: token, start, form, topic id, partitions, slots in a chunk, end of what may have been published,
+--              whether anything was ('' where nobody knows of it)
 -- Takes the partition: from now on only this token may write. An empty ledger begins at `start`.
 -- A server that was started since the last take may have lost its tail: up to the end of the log, as it is now,
 -- forecasts may have been published that nobody remembers.
@@ -56,7 +57,8 @@ local function take(keys, args)
   end
   local run = run_id()
   if run == '' or head['run_id'] ~= run then
-    redis.call('HSET', keys[1], 'run_id', run, 'doubt', math.max(tonumber(head['doubt'] or '0'), tonumber(args[7])))
+    local published = (head['next'] or args[8] ~= '') and tonumber(args[7]) or 0
+    redis.call('HSET', keys[1], 'run_id', run, 'doubt', math.max(tonumber(head['doubt'] or '0'), published))
   end
   redis.call('HSET', keys[1], 'token', args[1], 'last', args[1])
   for name, value in pairs(fixed) do

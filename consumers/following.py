@@ -221,6 +221,7 @@ class Follower:
             if not self._advance(spinning.work, holding.next, budget_s):
                 return None
         except (VersionError, LedgerError) as error:
+            holding.ledger.check()  # one that lost its tail has none of what the plan knows of
             self._fail(holding, number, error, now)
             return None
         self._spinning = None

@@ -141,16 +141,28 @@ class Ledger:
         return msgspec.convert({k.decode(): v.decode() for k, v in found.items()}, Head, strict=False)
 
     def take(
-        self, *, start: int, form: str, topic_id: str, partitions: int, chunk_slots: int, log_end: int = 0
+        self,
+        *,
+        start: int,
+        form: str,
+        topic_id: str,
+        partitions: int,
+        chunk_slots: int,
+        log_end: int = 0,
+        published: bool = False,
     ) -> Head:
         """Take the partition: whoever held it before can write no more. An empty ledger begins at `start`.
 
-        `log_end` is how far forecasts may have been published, whatever Redis remembers.
+        `log_end` is how far forecasts may have been published, whatever Redis remembers; of an empty ledger that
+        counts where something is known to have been `published`.
 
         Raises:
             LedgerError: the ledger was made for another form, topic or number of partitions.
         """
-        arguments: list[bytes | str | int] = [self.token, start, form, topic_id, partitions, chunk_slots, log_end]
+        known = "1" if published else ""
+        arguments: list[bytes | str | int] = [
+            self.token, start, form, topic_id, partitions, chunk_slots, log_end, known,
+        ]  # fmt: skip
         reply = self._call("take", ["head"], arguments)
         if reply[0] == b"differs":
             name, theirs, ours = (part.decode() for part in reply[1:])

@@ -113,7 +113,8 @@ class Opener:
             topic_id=topics.topic_id,
             partitions=topics.partitions,
             chunk_slots=slots,
-            log_end=log_span[1] if before is not None or committed else 0,
+            log_end=log_span[1],
+            published=bool(committed),
         )
         head = self._skip_hole(ledger, head, log_span[0])
         head = self._seat_first(ledger, head)
