@@ -353,7 +353,8 @@ def test_a_new_chunk_that_a_recovery_meets_is_not_taken_for_an_old_one(
     world = World(redis_store, model)
     world.feed(BACK, series=2)
     world.topic.room = len(world.topic.sent)  # nothing is published any more, so no snapshot is written
-    world.feed(1, series=5)
+    world.feed(1, series=2)
+    world.feed(1, series=5)  # beyond the mark
     world.topic.room = 10**9
     world.start()
-    assert {taken.first: taken.step for taken in world.holding().plan.newborn()} == {2: 999 + BACK, 4: 999 + BACK}
+    assert {taken.first: taken.step for taken in world.holding().plan.newborn()} == {2: 1000 + BACK, 4: 1000 + BACK}
