@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
+import sys
 import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -85,12 +86,21 @@ class Scene:
         self.faults = 0  # that were done
         self.so_far = Comparison()
         self.consumers: list[ConsumerProcess] = []
-        for _ in range(kind.consumers):
+        try:
+            self._begin()
+        except BaseException:
+            sys.stderr.write(self.stack.logs())
+            self.close()
+            raise
+        self.floor = self.redis.log.stat().st_size  # what the append-only file keeps in every fault
+
+    def _begin(self) -> None:
+        """Start the consumers, and wait until every partition has published something."""
+        for _ in range(self.kind.consumers):
             self.start()
         with self.load():
-            share(self.consumers, kind.partitions)
+            share(self.consumers, self.kind.partitions)
             wait(lambda: all(mark > 0 for mark in self.marks()), RECOVERED_S, "the first marks")
-        self.floor = self.redis.log.stat().st_size  # what the append-only file keeps in every fault
 
     def _register(self, seed: int) -> None:
         """The first version; where versions change, also those that may follow, of several architectures."""

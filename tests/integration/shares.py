@@ -21,6 +21,7 @@ def share(processes: Sequence[ConsumerProcess], partitions: int) -> None:
     """Wait until the processes hold all partitions between them, each at least one, none twice."""
 
     def settled() -> bool:
+        assert all(process.running for process in processes), "a consumer has ended"
         held = [process.held() for process in processes]
         return all(held) and sum(map(len, held)) == partitions == len(set.union(*held))
 
