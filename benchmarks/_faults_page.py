@@ -38,6 +38,7 @@ class Row:
     recovered_s: list[float] = field(default_factory=list)
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # of streams that did not begin, so that nothing was done to them
 
     def add(self, done: Run) -> None:
         """Add one run."""
@@ -97,6 +98,10 @@ def page(rows: Sequence[Row]) -> str:
     """The page `docs/faults.md`."""
     clocks = "\n".join(f"- {row.title}: {row.clock}" for row in rows if not row.commands)
     failures = "\n".join(f"- {failure}" for row in rows for failure in row.failures) or "None."
+    notes = [note for row in rows for note in row.notes]
+    if notes:
+        failures += "\n\nStreams that did not begin, before any fault, and were begun anew:\n\n"
+        failures += "\n".join(f"- {note}" for note in notes)
     return PAGE.format(table=table(rows), clocks=clocks, failures=failures, machine=machine())
 
 
@@ -157,7 +162,7 @@ wait until a new roster is on the disk.
 On {machine}, with other work on it at times.
 
 Needs what `make test` needs, and a C compiler. `python -m benchmarks.faults --only zombie,cut+swaps --runs 5
---seed 100` runs some; `--results FILE` keeps the rows of a call that was broken off.
+--seed 100` runs some; `--results FILE` keeps rows from call to call, and those above came from several.
 
 What *cut* and *power cut* do: the server is killed, then its append-only file is made shorter, to a random byte, or
 to the length that it had at its last `fsync`, which a library between the server and the kernel notes

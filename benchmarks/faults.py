@@ -34,7 +34,7 @@ def measure(row: Row, kind: Kind, servers: Servers, seeds: range) -> None:
         for seed in seeds:
             try:
                 if scene is None:
-                    scene = life.enter_context(Scene(kind, servers, Path(folder), seed))
+                    scene = life.enter_context(begin(row, kind, servers, Path(folder), seed))
                 done = run(scene, seed)
                 row.add(done)
                 show(f"{row.name:14} seed {seed:3}  recovered in {done.recovered_s:6.2f} s of {done.seconds:5.1f} s")
@@ -49,6 +49,16 @@ def measure(row: Row, kind: Kind, servers: Servers, seeds: range) -> None:
                 life.pop_all().close()
                 servers.mend()
                 scene = None
+
+
+def begin(row: Row, kind: Kind, servers: Servers, folder: Path, seed: int) -> Scene:
+    """A scene; where it does not begin (on a busy machine another may take a port), once more, and noted."""
+    try:
+        return Scene(kind, servers, folder, seed)
+    except Exception as error:  # noqa: BLE001 - noted; the next attempt raises it
+        row.notes.append(f"{row.name}, seed {seed}: {type(error).__name__}: {error}")
+        show(row.notes[-1])
+        return Scene(kind, servers, folder, seed)
 
 
 def show(line: str) -> None:
