@@ -57,11 +57,6 @@ def spans(roster: Sequence[Seat], mark: int | None = None) -> dict[int, Span]:
     return found
 
 
-def role_of(roster: Sequence[Seat], version: int) -> Role | None:
-    """What a version is at present; None: it does not run."""
-    return next((seat.role for seat in roster if seat.version == version and seat.leave_offset is None), None)
-
-
 def incumbent_of(roster: Sequence[Seat]) -> int | None:
     """The version that answers at present."""
     return next((s.version for s in roster if s.role == "incumbent" and s.leave_offset is None), None)
