@@ -23,7 +23,7 @@ from benchmarks._excess import (
 )
 from consumers.history import History
 from consumers.stream import Partition, Version, fold
-from models.network import Network
+from models.network import Network, configure
 from models.sequences import sequences_of
 from models.weights import fresh_weights
 
@@ -34,6 +34,7 @@ STEPS, MOMENTS, DEPTH = 600, (260, 301), 40
 @pytest.fixture(scope="module")
 def stream() -> Stream:
     """Two series by the hour; the second misses some hours."""
+    configure(threads=1)  # as every test that steps a network in this process
     rng = np.random.default_rng(1)
     walk = rng.normal(size=(STEPS, 2)).cumsum(axis=0)
     rows = [(t, s) for t in range(STEPS) for s in range(2) if not (s and t % 97 == 5)]
