@@ -265,7 +265,7 @@ class Follower:
             partition.carried[number] = ready.carried
             holding.plan.joined(number, ready.start, holding.next, len(partition.names))
         for number in before - set(partition.spans):
-            holding.plan.unpin(number)
+            holding.plan.left(number, holding.next)
         block = empty_block(holding.next, len(partition.form.features))
         return Commit(holding.next, block, roster=roster, generation=aliases.generation)
 

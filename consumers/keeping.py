@@ -101,6 +101,7 @@ class SnapshotPlan:
         self._unnamed: list[Taken] = []  # of these, those that do not wait to be written yet
         self._dirty: dict[int, int] = {}  # first slot → offset from which it changed; longest waiting first
         self._pins: dict[int, int] = {}  # version → the start offset for which older snapshots must stay
+        self._left: dict[int, int] = {}  # of these, who left, and where: what it answered before may be owed
         self._joined: dict[int, int] = {}  # of these, who runs: where it joined, until every newest snapshot has it
         self._credit = 0.0
         self._confirmed = max(self._encoded.values(), default=0)
@@ -167,7 +168,8 @@ class SnapshotPlan:
         self._index |= chunks
         for first in chunks:
             self._born.pop(first, None)
-        for version in [v for v in self._joined if self._served(v)]:
+        newest = max((chunk.kept[-1].until for chunk in chunks.values()), default=0)  # the mark is there, too
+        for version in [v for v in self._joined if newest >= self._left.get(v, newest + 1) or self._served(v)]:
             self.unpin(version)
 
     def pin(self, version: int, start: int) -> None:
@@ -178,13 +180,20 @@ class SnapshotPlan:
         """A version runs from `offset` on: all chunks are taken anew, and until then its pin stays."""
         self._pins[version] = start
         self._joined[version] = offset
+        self._left.pop(version, None)
         for first in range(0, series, self.slots):
             self._dirty.setdefault(first, offset)
+
+    def left(self, version: int, offset: int) -> None:
+        """A version runs no more: its pin goes when the mark is at `offset`, and nothing is owed."""
+        if version in self._joined:
+            self._left[version] = offset
 
     def unpin(self, version: int) -> None:
         """Nothing needs older snapshots for this version any more."""
         self._pins.pop(version, None)
         self._joined.pop(version, None)
+        self._left.pop(version, None)
 
     def least(self, chunks: Mapping[int, Chunk] | None = None) -> int:
         """The offset from which blocks are still needed, once the ledger has these entries too."""

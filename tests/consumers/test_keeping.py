@@ -287,6 +287,24 @@ def test_the_lowest_of_several_pins_counts() -> None:
     assert plan.index[0].usable(high).offset <= high
 
 
+def test_who_left_keeps_its_pin_until_the_mark_has_passed_there() -> None:
+    """Snapshots taken before it left are still written: until then what it answered may have to be made again."""
+    plan = SnapshotPlan(4, 10, DEPTH, {})
+    plan.note(touched(0, [0]), 0)
+    for step in range(1, 30):
+        take(plan, 0, 10 * step, step)
+    start = plan.start_offset(29, 0)
+    plan.pin(2, start)
+    plan.joined(2, start, 300, series=1)
+    plan.left(2, 900)
+    for step in range(30, 90):  # encoded before it joined: none of them has its state
+        take(plan, 0, 10 * step, step)
+        assert plan.index[0].usable(start).offset <= start
+    take(plan, 0, 900, 90)
+    take(plan, 0, 910, 91)
+    assert plan.least() > start
+
+
 def test_who_joined_keeps_its_pin_until_every_newest_snapshot_serves_it() -> None:
     """All chunks are taken anew, idle ones too; the last of them lets go of the old ones."""
     plan = SnapshotPlan(4, 10, DEPTH, {})
