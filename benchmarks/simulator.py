@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.faults.boundaries import Point
 
 SHARE = 50  # seeds that one process is given at a time
+MOST_SHARES_AIMED = 8  # at a crash point that chance has left out
 
 
 @dataclass
@@ -86,6 +87,20 @@ def run_all(first: int, count: int, processes: int, *, trace: bool) -> Share:
     return total
 
 
+def aim_at_missed(total: Share, first: int) -> None:
+    """More seeds, from `first` on, for each crash point that was not hit: a seed aims at the point of its number."""
+    points = len(POINTS)
+    for number, point in enumerate(POINTS):
+        seed = first + (number - first) % points
+        for _ in range(MOST_SHARES_AIMED):
+            if total.tally.crashed[point]:
+                break
+            share = run_share(range(seed, seed + SHARE * points, points))
+            seed += SHARE * points
+            total.add(share)
+            print(f"  {share.seeds} seeds more, aimed at {point}: {share.tally.crashed[point]} hits", file=sys.stderr)
+
+
 def _results(shares: Sequence[Sequence[int]], processes: int, *, trace: bool) -> Iterator[Share]:
     if processes == 1:
         yield from (run_share(share, trace=trace) for share in shares)
@@ -128,6 +143,8 @@ def main() -> int:
         return 3
     began = time.monotonic()
     total = run_all(words.first, words.seeds, 1 if words.trace else words.processes, trace=words.trace)
+    if words.seeds >= len(POINTS):
+        aim_at_missed(total, words.first + words.seeds)
     seconds = time.monotonic() - began
     never = total.never() if words.seeds >= len(POINTS) else []
     if words.json:
