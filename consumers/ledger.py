@@ -176,8 +176,8 @@ class Ledger:
         self._last, self._unanswered, self.taken = self.token, None, True
         return head
 
-    def check(self) -> None:
-        """Return if the ledger is as this owner left it.
+    def check(self) -> str:
+        """The name of the call that the ledger heard last, if it is as this owner left it.
 
         Raises:
             FencedError: another consumer took the partition.
@@ -191,8 +191,7 @@ class Ledger:
         if head is None or head.last not in known:
             stands = head.next if head else 0
             raise OffsetConflict(f"partition {self.partition}: Redis lost its tail, at {stands}", next_offset=stands)
-        if self._unanswered is not None and head.last == self._unanswered[0]:
-            self._last, self._unanswered = head.last, None  # it was done
+        return head.last
 
     def commit(self, change: Commit) -> None:
         """Make one change whole, or not at all. Where no answer came, call again with the same change.
@@ -344,7 +343,7 @@ class Ledger:
         """
         again = self._unanswered is not None and self._unanswered[1:] == (function, arguments)
         if self._unanswered is not None and not again:
-            self.check()  # nobody said whether that was done
+            self._last, self._unanswered = self.check(), None  # nobody said whether that was done
         if again and self._unanswered is not None:
             name = self._unanswered[0]
         else:
