@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from consumers.ledger import Commit, PartitionState
 from consumers.recovery import SpinUp
-from consumers.roster import Wanted, incumbent_of, reseated, shadows_of, wanted
+from consumers.roster import Wanted, incumbent_of, reseated, seated, shadows_of, wanted
 from models.blocks import empty_block
 from models.errors import LedgerError, VersionError
 
@@ -125,8 +125,8 @@ class Follower:
     def opened(self, holding: Holding) -> None:
         """A partition is at work: its roster may have changed since the last forecast that is published."""
         roster = holding.partition.roster
-        answers = [s for s in roster if s.role == "incumbent" and s.leave_offset is None]
-        if answers and answers[0].join_offset >= holding.mark_told:
+        seats = seated(roster).values()
+        if any(seat.role == "incumbent" and seat.join_offset >= holding.mark_told for seat in seats):
             self._await_disk(holding)
         self._observer.roster(holding.number, roster)
 

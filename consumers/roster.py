@@ -51,20 +51,22 @@ def spans(roster: Sequence[Seat], mark: int | None = None) -> dict[int, Span]:
         for seat in roster:
             if seat.role == "incumbent" and seat.leave_offset is not None and seat.leave_offset > mark:
                 found[seat.version] = Span(seat.start_offset, seat.leave_offset)
-    for seat in roster:
-        if seat.leave_offset is None:
-            found[seat.version] = Span(seat.start_offset, None)
-    return found
+    return found | {number: Span(seat.start_offset, None) for number, seat in seated(roster).items()}
 
 
-def incumbent_of(roster: Sequence[Seat]) -> int | None:
+def seated(roster: Iterable[Seat]) -> dict[int, Seat]:
+    """The seats that are taken at present, by version."""
+    return {seat.version: seat for seat in roster if seat.leave_offset is None}
+
+
+def incumbent_of(roster: Iterable[Seat]) -> int | None:
     """The version that answers at present."""
-    return next((s.version for s in roster if s.role == "incumbent" and s.leave_offset is None), None)
+    return next((number for number, seat in seated(roster).items() if seat.role == "incumbent"), None)
 
 
 def incumbent_at(roster: Sequence[Seat], offset: int) -> int | None:
-    """The version that answers the block that starts here."""
-    for seat in roster:
+    """The version that answers the block that starts here; the newest seats are looked at first."""
+    for seat in reversed(roster):
         if seat.role == "incumbent" and Span(seat.join_offset, seat.leave_offset).covers(offset):
             return seat.version
     return None
@@ -72,7 +74,7 @@ def incumbent_at(roster: Sequence[Seat], offset: int) -> int | None:
 
 def shadows_of(roster: Iterable[Seat]) -> set[int]:
     """The versions that read along at present."""
-    return {seat.version for seat in roster if seat.role == "shadow" and seat.leave_offset is None}
+    return {number for number, seat in seated(roster).items() if seat.role == "shadow"}
 
 
 def reseated(
@@ -86,7 +88,7 @@ def reseated(
 ) -> tuple[Seat, ...]:
     """The roster with these versions from `offset` on; `starts`: where the carried state of new ones begins."""
     roles: dict[int, Role] = {**dict.fromkeys(sorted(shadows), "shadow"), incumbent: "incumbent"}
-    running = {seat.version: seat for seat in roster if seat.leave_offset is None}
+    running = seated(roster)
     seats = []
     for seat in roster:
         stays = seat.leave_offset is not None or roles.get(seat.version) == seat.role
@@ -124,7 +126,7 @@ def wanted(
     The previous version reads along for the guard period, where it runs already; it is not brought back for it.
     Until the version that should answer runs, or is `ready` to, the one that answers goes on.
     """
-    running = {seat.version: seat for seat in roster if seat.leave_offset is None}
+    running = seated(roster)
     able = {*running, *ready}
     answers = incumbent if incumbent in able else incumbent_of(roster)
     shadows: set[int] = set()

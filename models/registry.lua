@@ -36,6 +36,21 @@ local function note(keys, args, event, version, before, after)
     'generation', redis.call('HGET', keys[1], 'generation') or '0', 'call', args[1])
 end
 
+-- Lets a change be done once: if this very call was the last, it was; else the change is given the state.
+local function once(change)
+  return function(keys, args)
+    if repeated(keys, args) then return done(keys) end
+    return change(keys, args, read(keys[1]))
+  end
+end
+
+-- An alias has moved: the generation counts it, the audit says from which to which.
+local function moved(keys, args, event, version, before)
+  redis.call('HINCRBY', keys[1], 'generation', 1)
+  note(keys, args, event, version, before, version)
+  return done(keys)
+end
+
 -- Why a version may not be named by an alias; nil if it may.
 local function unfit(keys, version)
   if redis.call('HEXISTS', keys[3], version) == 0 then return {'unknown', version} end
@@ -65,9 +80,8 @@ local function register(keys, args)
 end
 
 -- ARGV 5-7: version, the incumbent that is expected, '1' if no person asks for it
-local function promote(keys, args)
-  if repeated(keys, args) then return done(keys) end
-  local state, version, expected = read(keys[1]), args[5], args[6]
+local function promote(keys, args, state)
+  local version, expected = args[5], args[6]
   if state.incumbent == version then return {'answers already', version} end
   local wrong = unfit(keys, version)
   if wrong then return wrong end
@@ -76,16 +90,13 @@ local function promote(keys, args)
 
   redis.call('HSET', keys[1], 'incumbent', version, 'previous', expected)
   if state.candidate == version then redis.call('HDEL', keys[1], 'candidate') end
-  redis.call('HINCRBY', keys[1], 'generation', 1)
-  note(keys, args, 'promote', version, expected, version)
-  return done(keys)
+  return moved(keys, args, 'promote', version, expected)
 end
 
 -- ARGV 5-6: version to go back to ('': the previous one), the incumbent that is expected
 -- The incumbent is withdrawn; automatic promotion pauses; there is no previous version any more.
-local function rollback(keys, args)
-  if repeated(keys, args) then return done(keys) end
-  local state, to, expected = read(keys[1]), args[5], args[6]
+local function rollback(keys, args, state)
+  local to, expected = args[5], args[6]
   if state.incumbent ~= expected then return {'another answers', state.incumbent or 'none', expected} end
   if to == '' then to = state.previous end
   if not to then return {'no previous', expected} end
@@ -97,15 +108,12 @@ local function rollback(keys, args)
   redis.call('HDEL', keys[1], 'previous')
   redis.call('HSET', keys[2], expected, 'withdrawn')
   if state.candidate == to then redis.call('HDEL', keys[1], 'candidate') end
-  redis.call('HINCRBY', keys[1], 'generation', 1)
-  note(keys, args, 'rollback', to, expected, to)
-  return done(keys)
+  return moved(keys, args, 'rollback', to, expected)
 end
 
 -- ARGV 5-6: version ('': none), the candidate that is expected ('': none)
-local function nominate(keys, args)
-  if repeated(keys, args) then return done(keys) end
-  local state, version, expected = read(keys[1]), args[5], args[6]
+local function nominate(keys, args, state)
+  local version, expected = args[5], args[6]
   local now = state.candidate or 'none'
   if version == (state.candidate or '') then return {'candidate already', now} end
   if (state.candidate or '') ~= expected then return {'another candidate', now, expected == '' and 'none' or expected} end
@@ -117,16 +125,13 @@ local function nominate(keys, args)
 
   redis.call('HDEL', keys[1], 'candidate')
   if version ~= '' then redis.call('HSET', keys[1], 'candidate', version) end
-  redis.call('HINCRBY', keys[1], 'generation', 1)
-  note(keys, args, 'nominate', version, expected, version)
-  return done(keys)
+  return moved(keys, args, 'nominate', version, expected)
 end
 
 -- ARGV 5: version
 -- It is never to be used again; one that an alias names can't be retired.
-local function retire(keys, args)
-  if repeated(keys, args) then return done(keys) end
-  local state, version = read(keys[1]), args[5]
+local function retire(keys, args, state)
+  local version = args[5]
   if redis.call('HEXISTS', keys[3], version) == 0 then return {'unknown', version} end
   if redis.call('HGET', keys[2], version) == 'retired' then return {'retired already', version} end
   for _, alias in ipairs({'incumbent', 'candidate', 'previous'}) do
@@ -138,22 +143,20 @@ local function retire(keys, args)
   return done(keys)
 end
 
-local function switch(keys, args, event, paused)
-  if repeated(keys, args) then return done(keys) end
-  if (read(keys[1]).paused or '0') == paused then return {paused == '1' and 'paused already' or 'not paused'} end
-  redis.call('HSET', keys[1], 'paused', paused)
-  note(keys, args, event)
-  return done(keys)
+-- Switches automatic promotion off ('1') or on ('0').
+local function switch(event, paused, already)
+  return function(keys, args, state)
+    if (state.paused or '0') == paused then return {already} end
+    redis.call('HSET', keys[1], 'paused', paused)
+    note(keys, args, event)
+    return done(keys)
+  end
 end
 
-local function pause(keys, args) return switch(keys, args, 'pause', '1') end
-
-local function resume(keys, args) return switch(keys, args, 'resume', '0') end
-
 redis.register_function('killick_registry_v2_register', register)
-redis.register_function('killick_registry_v2_promote', promote)
-redis.register_function('killick_registry_v2_rollback', rollback)
-redis.register_function('killick_registry_v2_nominate', nominate)
-redis.register_function('killick_registry_v2_retire', retire)
-redis.register_function('killick_registry_v2_pause', pause)
-redis.register_function('killick_registry_v2_resume', resume)
+redis.register_function('killick_registry_v2_promote', once(promote))
+redis.register_function('killick_registry_v2_rollback', once(rollback))
+redis.register_function('killick_registry_v2_nominate', once(nominate))
+redis.register_function('killick_registry_v2_retire', once(retire))
+redis.register_function('killick_registry_v2_pause', once(switch('pause', '1', 'paused already')))
+redis.register_function('killick_registry_v2_resume', once(switch('resume', '0', 'not paused')))

@@ -19,6 +19,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from consumers.observer import Observer
+from consumers.roster import seated
 from models.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class ConsumerMetrics(Observer):
     def roster(self, partition: int, seats: Sequence[Seat]) -> None:
         """Who runs in a partition that is at work here; nobody where it no longer is."""
         before = self._all_seats()
-        self._seats[partition] = {(str(seat.version), seat.role) for seat in seats if seat.leave_offset is None}
+        self._seats[partition] = {(str(number), seat.role) for number, seat in seated(seats).items()}
         now = self._all_seats()
         for gone in before - now:
             self._version_info.remove(self._model, *gone)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from consumers.roster import seated
 from models.errors import KillickError
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ def standing_of(ledger: Ledger) -> Standing | None:
     head = ledger.head()
     if head is None:
         return None
-    seats = tuple(seat for seat in ledger.roster() if seat.leave_offset is None)
-    return Standing(ledger.partition, head, seats, ledger.state())
+    return Standing(ledger.partition, head, tuple(seated(ledger.roster()).values()), ledger.state())
 
 
 @dataclass(frozen=True)
