@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from tests.integration.beside import beside
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -21,26 +23,15 @@ def feeding(stack: Stack, messages: Iterable[Message], per_second: int) -> Itera
     """Send from a thread as long as the block runs; the event stops it early."""
     enough = threading.Event()
     remaining = iter(messages)
-    failures: list[BaseException] = []
 
     def work() -> None:
-        try:
-            while not enough.is_set():
-                began = time.monotonic()
-                share = list(islice(remaining, max(1, int(per_second * SHARE_S))))
-                if not share:
-                    return
-                stack.send(share)
-                enough.wait(max(0.0, SHARE_S - (time.monotonic() - began)))
-        except Exception as error:  # noqa: BLE001 - raised again by the test's thread
-            failures.append(error)
+        while not enough.is_set():
+            began = time.monotonic()
+            share = list(islice(remaining, max(1, int(per_second * SHARE_S))))
+            if not share:
+                return
+            stack.send(share)
+            enough.wait(max(0.0, SHARE_S - (time.monotonic() - began)))
 
-    thread = threading.Thread(target=work, name="feeding", daemon=True)
-    thread.start()
-    try:
+    with beside("feeding", work, enough.set):
         yield enough
-    finally:
-        enough.set()
-        thread.join()
-    if failures:
-        raise failures[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from models.errors import ServiceUnreachable
 from models.registry import Registry
 from models.server import connect
+from tests.integration.beside import beside
 
 if TYPE_CHECKING:
     import random
@@ -84,23 +84,11 @@ class Operator:
 def commanding(stack: Stack, rng: random.Random) -> Iterator[Operator]:
     """An operator who is at work while the block runs; it ends when all commands are answered."""
     operator = Operator(stack, rng)
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            operator.work()
-        except Exception as error:  # noqa: BLE001 - raised again by the test's thread
-            failures.append(error)
-
-    thread = threading.Thread(target=work, name="operator", daemon=True)
-    thread.start()
     try:
-        yield operator
+        with beside("operator", operator.work):
+            yield operator
     finally:
-        thread.join()
         operator.close()
-    if failures:
-        raise failures[0]
 
 
 def _now_ms() -> int:
