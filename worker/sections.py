@@ -200,6 +200,60 @@ class SwapSettings(Section):
     poll: PositiveLength = Field(default=Duration(200), description="how often consumers look at the registry")
 
 
+class MonitorSettings(Section):
+    """The drift monitor."""
+
+    about: ClassVar[str] = "The drift monitor: one leads, others stand by."
+
+    port: int = Field(
+        default=9465, ge=0, le=65_535, description="port of its /metrics, /healthz and /readyz; 0 takes a free one"
+    )
+    poll: PositiveLength = Field(default=Duration(1_000), description="how often it looks for new blocks")
+    lease: PositiveLength = Field(
+        default=Duration(15_000), description="silence after which one that stands by takes over"
+    )
+
+
+class DriftSettings(Section):
+    """When losses and inputs count as drifted."""
+
+    about: ClassVar[str] = "When losses and inputs count as drifted."
+
+    false_alarms: float = Field(
+        default=0.2, gt=0, le=100, description="false alarms that a detector may raise in 1,000 steps of a quiet stream"
+    )
+    calibration_steps: int = Field(
+        default=336,
+        ge=100,
+        le=100_000,
+        description="steps of a new version whose losses count as quiet: thresholds come from them",
+    )
+    ks: float = Field(
+        default=0.25, gt=0, le=1, description="Kolmogorov-Smirnov distance from which an input has drifted"
+    )
+    psi: float = Field(default=0.25, gt=0, le=100, description="population stability index from which it has")
+    recent: PositiveLength = Field(
+        default=Duration(7 * 86_400_000), description="event time that inputs are compared over with those of training"
+    )
+    trend_p: float = Field(default=0.05, gt=0, lt=0.5, description="p-value below which skill has a trend")
+
+
+class ArchiveSettings(Section):
+    """Where blocks go that Redis no longer keeps."""
+
+    about: ClassVar[str] = "Where blocks go that Redis no longer keeps, as Parquet."
+
+    path: str = Field(
+        default="",
+        description='folder, or s3://bucket/folder, gs://…; "" keeps no archive: what is trimmed is gone',
+    )
+    rows: int = Field(default=250_000, ge=100, le=10_000_000, description="observations in a file, about")
+    after: Length = Field(
+        default=Duration(86_400_000),
+        description="event time after which blocks go there, in files that are not full too",
+    )
+
+
 class NetworkSettings(Section):
     """The network that `killick fit` builds."""
 

@@ -22,11 +22,14 @@ from models.errors import ConfigError
 from worker import contradictions
 from worker.sections import (
     AUTO_RING_STEPS,
+    ArchiveSettings,
+    DriftSettings,
     HttpSettings,
     KafkaSettings,
     LedgerSettings,
     LogSettings,
     ModelSettings,
+    MonitorSettings,
     NetworkSettings,
     RedisSettings,
     Section,
@@ -65,6 +68,9 @@ class Settings(BaseSettings):
     redis: RedisSettings = Field(default=RedisSettings(), description=RedisSettings.about)
     ledger: LedgerSettings = Field(default=LedgerSettings(), description=LedgerSettings.about)
     swap: SwapSettings = Field(default=SwapSettings(), description=SwapSettings.about)
+    monitor: MonitorSettings = Field(default=MonitorSettings(), description=MonitorSettings.about)
+    drift: DriftSettings = Field(default=DriftSettings(), description=DriftSettings.about)
+    archive: ArchiveSettings = Field(default=ArchiveSettings(), description=ArchiveSettings.about)
     network: NetworkSettings = Field(default=NetworkSettings(), description=NetworkSettings.about)
     training: TrainingSettings = Field(default=TrainingSettings(), description=TrainingSettings.about)
     http: HttpSettings = Field(default=HttpSettings(), description=HttpSettings.about)
