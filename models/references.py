@@ -1,0 +1,195 @@
+"""The last values of the target by series: what persistence and seasonal naive forecast from.
+
+A series' steps are numbered as it takes them (its *place*): an observation is one, and so is each step of a bridged
+gap, which repeats the last value. A step that is k places back is then k steps back, unless the series started anew
+in between; this is how `models.scaling` sees it too. Arrays over series, no loop over observations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import DataError
+from models.scaling import NO_STEP
+
+if TYPE_CHECKING:
+    from models.blocks import Bools, Floats, Ints
+
+CELLS = 4_000_000  # of the ring that are worth having, before a batch is taken in pieces
+MIN_GROWTH = 256  # slots
+NEVER = np.iinfo(np.int64).max // 4  # a place that is never reached
+
+
+def seasonal_lags(horizon: int, period_steps: int) -> Ints:
+    """How many steps seasonal naive looks back for leads 1…H, `(H,)`: the least whole number of periods."""
+    leads = np.arange(1, horizon + 1)
+    return period_steps * -(-leads // period_steps)
+
+
+@dataclass(frozen=True)
+class Recent:
+    """What is kept of S series: enough to go on as if they had been followed all along."""
+
+    last: Ints  # (S,) newest step
+    known: Ints  # (S,) places up to the newest whose value is known, at most `depth`
+    values: Floats  # (S, depth) of the newest places, the newest first
+
+
+class Trails:
+    """The values of one partition's series, `depth` steps back and no further."""
+
+    def __init__(self, max_gap_steps: int, depth: int) -> None:
+        self._longest = max_gap_steps + 1  # steps that one observation can take
+        self.depth = depth
+        self._last = np.empty(0, np.int64)
+        self._place = np.empty(0, np.int64)  # of the newest step
+        self._began = np.empty(0, np.int64)  # place of the first known value since the series started (anew)
+        self._ring = np.empty((0, _power_of_two(depth + 1 + self._longest)))
+
+    def __len__(self) -> int:
+        """How many series there is room for."""
+        return len(self._last)
+
+    def look_back(self, slot: Ints, step: Ints, values: Floats, present: Bools, lags: Ints) -> tuple[Floats, Bools]:
+        """The values `lags` steps before each observation, `(K, N)`, and whether they were known; takes them over.
+
+        Observations `(N,)` come in the order in which they were accepted; `values` are those of the target.
+
+        Raises:
+            DataError: a step is not after the last of its series.
+        """
+        self._reserve(int(slot.max(initial=-1)) + 1)
+        order = np.argsort(slot, kind="stable")
+        heads = _changes(slot[order])
+        rank = np.arange(len(order)) - np.maximum.accumulate(np.where(heads, np.arange(len(order)), 0))
+        most = self._most_at_once()
+        found, known = np.empty((len(lags), len(slot))), np.empty((len(lags), len(slot)), np.bool_)
+        for piece in range(int(rank.max(initial=0)) // most + 1):
+            rows = order if most > rank.max(initial=0) else order[rank // most == piece]
+            self._extend(slot[rows], step[rows], values[rows], present[rows], lags, found, known, rows)
+        return found, known
+
+    def recent(self, first: int, count: int) -> Recent:
+        """What is kept of the slots from `first` on."""
+        rows = slice(first, first + count)
+        place = self._place[rows]
+        cells = (place[:, None] - np.arange(self.depth)) & (self._ring.shape[1] - 1)
+        known = np.clip(place - self._began[rows] + 1, 0, self.depth)
+        return Recent(self._last[rows].copy(), known, np.take_along_axis(self._ring[rows], cells, axis=1))
+
+    def restore(self, first: int, kept: Recent) -> None:
+        """Take over what `recent` gave for the slots from `first` on."""
+        self._reserve(first + len(kept.last))
+        rows = slice(first, first + len(kept.last))
+        place = np.full(len(kept.last), self.depth)
+        self._last[rows], self._place[rows] = kept.last, place
+        self._began[rows] = np.where(kept.known > 0, place - kept.known + 1, NEVER)
+        cells = (place[:, None] - np.arange(self.depth)) & (self._ring.shape[1] - 1)
+        np.put_along_axis(self._ring[rows], cells, kept.values, axis=1)
+
+    def _extend(
+        self,
+        slot: Ints,
+        step: Ints,
+        values: Floats,
+        present: Bools,
+        lags: Ints,
+        found: Floats,
+        known: Bools,
+        rows: Ints,
+    ) -> None:
+        """One piece, sorted by slot: writes into columns `rows` of `found` and `known`."""
+        size = len(slot)
+        if not size:
+            return
+        heads = _changes(slot)
+        gap = step - np.where(heads, self._last[slot], np.roll(step, 1))
+        if gap.min() < 1:
+            at = int(np.argmin(gap))
+            raise DataError(f"slot {slot[at]} was given step {step[at]}, which is not after its last")
+        anew = gap > self._longest
+        opens = heads | anew
+        taken = np.where(anew, 1, gap)
+        first = np.flatnonzero(heads)
+        run = np.cumsum(taken)
+        group = np.cumsum(heads) - 1
+        place = self._place[slot] + run - (run - taken)[first][group]
+        self._widen(int((place - self._place[slot]).max()))
+        filled, before, lane_began = self._fill(slot, values, present, heads, anew, opens, place)
+
+        width = self._ring.shape[1]
+        flat = self._ring.reshape(-1)
+        bridged = np.flatnonzero(taken > 1)
+        if len(bridged):
+            times = taken[bridged] - 1
+            owner = np.repeat(bridged, times)
+            back = np.arange(len(owner)) - np.repeat(np.cumsum(times) - times, times) + 1
+            flat[slot[owner] * width + ((place[owner] - back) & (width - 1))] = before[owner]
+        flat[slot * width + (place & (width - 1))] = filled
+
+        base = slot * width
+        for k, lag in enumerate(lags.tolist()):
+            past = place - lag
+            found[k, rows] = flat[base + (past & (width - 1))]
+            known[k, rows] = past >= lane_began
+        ends = np.append(first[1:], size) - 1
+        at = slot[ends]
+        self._last[at], self._place[at], self._began[at] = step[ends], place[ends], lane_began[ends]
+
+    def _fill(
+        self, slot: Ints, values: Floats, present: Bools, heads: Bools, anew: Bools, opens: Bools, place: Ints
+    ) -> tuple[Floats, Floats, Ints]:
+        """Values with the last known one where there is none; the one before each; where its lane's values begin."""
+        index = np.arange(len(slot))
+        lane_at = np.maximum.accumulate(np.where(opens, index, 0))
+        goes_on = (heads & ~anew)[lane_at]  # its lane began before this piece
+        newest = self._ring[slot, self._place[slot] & (self._ring.shape[1] - 1)]
+        latest = np.maximum.accumulate(np.where(present, index, -1))
+        filled = np.where(latest >= lane_at, values[np.maximum(latest, 0)], np.where(goes_on, newest, 0.0))
+        before = np.where(heads, newest, np.roll(filled, 1))
+        lane = np.cumsum(opens) - 1
+        starts = np.flatnonzero(opens)
+        began = np.minimum.reduceat(np.where(present, place, NEVER), starts)
+        began = np.where((heads & ~anew)[starts], np.minimum(self._began[slot[starts]], began), began)
+        return filled, before, began[lane]
+
+    def _most_at_once(self) -> int:
+        """How many observations of one series a piece may hold, so that the ring stays small."""
+        width = max(CELLS // max(1, len(self._last)), self.depth + 1 + self._longest)
+        return max(1, (width - self.depth - 1) // self._longest)
+
+    def _widen(self, taken: int) -> None:
+        """Make the ring hold what is needed while so many steps are taken at once."""
+        width = _power_of_two(self.depth + 1 + taken)
+        if width <= self._ring.shape[1]:
+            return
+        old, back = self._ring, np.arange(self.depth + 1)
+        places = self._place[:, None] - back
+        kept = np.take_along_axis(old, places & (old.shape[1] - 1), axis=1)
+        self._ring = np.zeros((len(old), width))
+        np.put_along_axis(self._ring, places & (width - 1), kept, axis=1)
+
+    def _reserve(self, slots: int) -> None:
+        have = len(self._last)
+        if slots <= have:
+            return
+        more = max(slots - have, MIN_GROWTH, have // 4)
+        self._last = np.append(self._last, np.full(more, NO_STEP))
+        self._place = np.append(self._place, np.full(more, self.depth))
+        self._began = np.append(self._began, np.full(more, NEVER))
+        self._ring = np.concatenate([self._ring, np.zeros((more, self._ring.shape[1]))])
+
+
+def _changes(sorted_slots: Ints) -> NDArray[np.bool_]:
+    """Where another series begins."""
+    heads = np.ones(len(sorted_slots), np.bool_)
+    heads[1:] = sorted_slots[1:] != sorted_slots[:-1]
+    return heads
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
