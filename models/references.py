@@ -8,10 +8,9 @@ in between; this is how `models.scaling` sees it too. Arrays over series, no loo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.errors import DataError
 from models.scaling import NO_STEP
@@ -28,6 +27,19 @@ def seasonal_lags(horizon: int, period_steps: int) -> Ints:
     """How many steps seasonal naive looks back for leads 1…H, `(H,)`: the least whole number of periods."""
     leads = np.arange(1, horizon + 1)
     return period_steps * -(-leads // period_steps)
+
+
+class Observed(NamedTuple):
+    """Observations in the order in which they were accepted, `(N,)` each; `values` are those of the target."""
+
+    slot: Ints
+    step: Ints
+    values: Floats  # 0 where missing
+    present: Bools
+
+    def take(self, rows: Ints) -> Observed:
+        """Some of them, in this order."""
+        return Observed(*(column[rows] for column in self))
 
 
 @dataclass(frozen=True)
@@ -54,23 +66,22 @@ class Trails:
         """How many series there is room for."""
         return len(self._last)
 
-    def look_back(self, slot: Ints, step: Ints, values: Floats, present: Bools, lags: Ints) -> tuple[Floats, Bools]:
+    def look_back(self, observed: Observed, lags: Ints) -> tuple[Floats, Bools]:
         """The values `lags` steps before each observation, `(K, N)`, and whether they were known; takes them over.
-
-        Observations `(N,)` come in the order in which they were accepted; `values` are those of the target.
 
         Raises:
             DataError: a step is not after the last of its series.
         """
+        slot = observed.slot
         self._reserve(int(slot.max(initial=-1)) + 1)
         order = np.argsort(slot, kind="stable")
-        heads = _changes(slot[order])
-        rank = np.arange(len(order)) - np.maximum.accumulate(np.where(heads, np.arange(len(order)), 0))
+        index = np.arange(len(order))
+        rank = index - np.maximum.accumulate(np.where(_changes(slot[order]), index, 0))
         most = self._most_at_once()
         found, known = np.empty((len(lags), len(slot))), np.empty((len(lags), len(slot)), np.bool_)
-        for piece in range(int(rank.max(initial=0)) // most + 1):
-            rows = order if most > rank.max(initial=0) else order[rank // most == piece]
-            self._extend(slot[rows], step[rows], values[rows], present[rows], lags, found, known, rows)
+        for piece in range(int(rank.max(initial=-1)) // most + 1):
+            rows = order[rank // most == piece]
+            found[:, rows], known[:, rows] = self._extend(observed.take(rows), lags)
         return found, known
 
     def recent(self, first: int, count: int) -> Recent:
@@ -91,71 +102,60 @@ class Trails:
         cells = (place[:, None] - np.arange(self.depth)) & (self._ring.shape[1] - 1)
         np.put_along_axis(self._ring[rows], cells, kept.values, axis=1)
 
-    def _extend(
-        self,
-        slot: Ints,
-        step: Ints,
-        values: Floats,
-        present: Bools,
-        lags: Ints,
-        found: Floats,
-        known: Bools,
-        rows: Ints,
-    ) -> None:
-        """One piece, sorted by slot: writes into columns `rows` of `found` and `known`."""
-        size = len(slot)
-        if not size:
-            return
+    def _extend(self, observed: Observed, lags: Ints) -> tuple[Floats, Bools]:
+        """As `look_back`, for a piece that is sorted by slot."""
+        slot, step = observed.slot, observed.step
         heads = _changes(slot)
         gap = step - np.where(heads, self._last[slot], np.roll(step, 1))
         if gap.min() < 1:
             at = int(np.argmin(gap))
             raise DataError(f"slot {slot[at]} was given step {step[at]}, which is not after its last")
         anew = gap > self._longest
-        opens = heads | anew
         taken = np.where(anew, 1, gap)
-        first = np.flatnonzero(heads)
         run = np.cumsum(taken)
-        group = np.cumsum(heads) - 1
-        place = self._place[slot] + run - (run - taken)[first][group]
+        first = np.flatnonzero(heads)
+        place = self._place[slot] + run - (run - taken)[first][np.cumsum(heads) - 1]
         self._widen(int((place - self._place[slot]).max()))
-        filled, before, lane_began = self._fill(slot, values, present, heads, anew, opens, place)
+        goes_on = heads & ~anew  # from before this piece
+        filled, before, began = self._fill(observed, heads | anew, goes_on, place)
+        before[heads] = self._newest(slot[heads])
 
-        width = self._ring.shape[1]
-        flat = self._ring.reshape(-1)
+        mask = self._ring.shape[1] - 1
+        base, flat = slot * (mask + 1), self._ring.reshape(-1)
         bridged = np.flatnonzero(taken > 1)
         if len(bridged):
             times = taken[bridged] - 1
             owner = np.repeat(bridged, times)
             back = np.arange(len(owner)) - np.repeat(np.cumsum(times) - times, times) + 1
-            flat[slot[owner] * width + ((place[owner] - back) & (width - 1))] = before[owner]
-        flat[slot * width + (place & (width - 1))] = filled
-
-        base = slot * width
-        for k, lag in enumerate(lags.tolist()):
-            past = place - lag
-            found[k, rows] = flat[base + (past & (width - 1))]
-            known[k, rows] = past >= lane_began
-        ends = np.append(first[1:], size) - 1
+            flat[base[owner] + ((place[owner] - back) & mask)] = before[owner]
+        flat[base + (place & mask)] = filled
+        ends = np.append(first[1:], len(slot)) - 1
         at = slot[ends]
-        self._last[at], self._place[at], self._began[at] = step[ends], place[ends], lane_began[ends]
+        self._last[at], self._place[at], self._began[at] = step[ends], place[ends], began[ends]
 
-    def _fill(
-        self, slot: Ints, values: Floats, present: Bools, heads: Bools, anew: Bools, opens: Bools, place: Ints
-    ) -> tuple[Floats, Floats, Ints]:
-        """Values with the last known one where there is none; the one before each; where its lane's values begin."""
+        past = place - lags[:, None]  # (K, N)
+        return flat[base + (past & mask)], past >= began
+
+    def _fill(self, observed: Observed, opens: Bools, goes_on: Bools, place: Ints) -> tuple[Floats, Floats, Ints]:
+        """Values with the last known one where there is none; the one before each; where its lane's values begin.
+
+        A lane is a stretch of one series without a gap that is too long; it `opens` here, or `goes_on` from before.
+        """
+        slot, present = observed.slot, observed.present
         index = np.arange(len(slot))
         lane_at = np.maximum.accumulate(np.where(opens, index, 0))
-        goes_on = (heads & ~anew)[lane_at]  # its lane began before this piece
-        newest = self._ring[slot, self._place[slot] & (self._ring.shape[1] - 1)]
         latest = np.maximum.accumulate(np.where(present, index, -1))
-        filled = np.where(latest >= lane_at, values[np.maximum(latest, 0)], np.where(goes_on, newest, 0.0))
-        before = np.where(heads, newest, np.roll(filled, 1))
-        lane = np.cumsum(opens) - 1
+        carried = np.where(goes_on[lane_at], self._newest(slot), 0.0)
+        filled = np.where(latest >= lane_at, observed.values[latest], carried)
         starts = np.flatnonzero(opens)
         began = np.minimum.reduceat(np.where(present, place, NEVER), starts)
-        began = np.where((heads & ~anew)[starts], np.minimum(self._began[slot[starts]], began), began)
-        return filled, before, began[lane]
+        began = np.where(goes_on[starts], np.minimum(self._began[slot[starts]], began), began)
+        return filled, np.roll(filled, 1), began[np.cumsum(opens) - 1]
+
+    def _newest(self, slot: Ints) -> Floats:
+        """The value at the newest place of each."""
+        values: Floats = self._ring[slot, self._place[slot] & (self._ring.shape[1] - 1)]
+        return values
 
     def _most_at_once(self) -> int:
         """How many observations of one series a piece may hold, so that the ring stays small."""
@@ -184,7 +184,7 @@ class Trails:
         self._ring = np.concatenate([self._ring, np.zeros((more, self._ring.shape[1]))])
 
 
-def _changes(sorted_slots: Ints) -> NDArray[np.bool_]:
+def _changes(sorted_slots: Ints) -> Bools:
     """Where another series begins."""
     heads = np.ones(len(sorted_slots), np.bool_)
     heads[1:] = sorted_slots[1:] != sorted_slots[:-1]

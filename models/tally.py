@@ -14,12 +14,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from models.references import Trails, seasonal_lags
+from models.references import Observed, Trails, seasonal_lags
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from models.blocks import Block, Bools, Floats, Ints
     from models.scaling import SeriesForm
@@ -190,13 +191,13 @@ class Scorer:
 
     def _look_back(self, blocks: Sequence[Block], lags: Ints) -> tuple[Floats, Bools]:
         target = self._form.target_index
-        return self.trails.look_back(
+        observed = Observed(
             np.concatenate([block.slot for block in blocks]),
             np.concatenate([block.step for block in blocks]),
             np.concatenate([block.values[:, target] for block in blocks]),
             np.concatenate([block.present[:, target] for block in blocks]),
-            lags,
         )
+        return self.trails.look_back(observed, lags)
 
     def _pieces(self, blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
         """The blocks in groups of about CELLS errors each."""

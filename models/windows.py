@@ -1,0 +1,151 @@
+"""Error sums by event-time hour and day and over a version's life; the figures of a window are made from them.
+
+A window of n hours ends with the last complete hour: the one before that in which the newest observation lies. It costs
+the sum of n arrays, however many pairs there were.
+
+    skill  1 - MSE / MSE(reference), over the pairs that both have           (Murphy 1988, Mon. Wea. Rev. 116, 2417)
+    MASE   MAE / MAE of persistence one step ahead, over the same window     (after Hyndman & Koehler 2006, Int. J.
+                                                                              Forecasting 22, 679, eq. 3)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from models.tally import COLUMNS, PAIRS, REFERENCES, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from models.blocks import Floats, Ints
+
+HOUR_MS = 3_600_000
+DAY_HOURS = 24
+WINDOW_HOURS = {"1h": 1, "1d": DAY_HOURS, "7d": 7 * DAY_HOURS, "30d": 30 * DAY_HOURS}
+LIFE = "life"
+WINDOWS = (*WINDOW_HOURS, LIFE)
+KEPT_HOURS = WINDOW_HOURS["30d"] + DAY_HOURS
+KEPT_DAYS = 400
+POOLED = "all"  # the lead that stands for all of them
+
+Scaling = Literal["scaled", "unscaled"]
+SCALINGS: tuple[Scaling, ...] = ("scaled", "unscaled")
+Kind = Literal["hour", "day", "life"]
+KINDS: tuple[Kind, ...] = ("hour", "day", "life")
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which sums: of a version, in an hour or a day since 1970, or of its life (at 0)."""
+
+    kind: Kind
+    version: int
+    at: int = 0
+
+
+@dataclass
+class Book:
+    """The sums of any number of versions, each `(leads + 1, COLUMNS)`."""
+
+    leads: dict[int, tuple[int, ...]] = field(default_factory=dict)  # version → those with a row of their own
+    sums: dict[Key, Floats] = field(default_factory=dict)
+
+    @property
+    def versions(self) -> list[int]:
+        """The versions that have pairs."""
+        return sorted(self.leads)
+
+    def add(self, version: int, leads: tuple[int, ...], hours: Ints, sums: Floats) -> set[Key]:
+        """Count sums `(G, leads + 1, COLUMNS)` of hours `(G,)`; which entries changed."""
+        self.leads.setdefault(version, leads)
+        touched = set()
+        for hour, part in zip(hours.tolist(), sums, strict=True):
+            for key in (Key("hour", version, hour), Key("day", version, hour // DAY_HOURS), Key("life", version)):
+                self.put(key, part)
+                touched.add(key)
+        return touched
+
+    def put(self, key: Key, part: Floats) -> None:
+        """Add to one entry."""
+        before = self.sums.get(key)
+        self.sums[key] = part.copy() if before is None else before + part
+
+    def merge(self, other: Book) -> None:
+        """Add another partition's sums."""
+        self.leads |= other.leads
+        for key, part in other.sums.items():
+            self.put(key, part)
+
+    def outdated(self, newest_hour: int) -> set[Key]:
+        """The entries that no window reaches any more."""
+        least = {"hour": newest_hour - KEPT_HOURS, "day": newest_hour // DAY_HOURS - KEPT_DAYS, "life": 0}
+        return {key for key in self.sums if key.at < least[key.kind]}
+
+    def window(self, version: int, name: str, newest_hour: int) -> Floats:
+        """The sums of a window, `(leads + 1, COLUMNS)`, zero where nothing was paired."""
+        total = np.zeros((len(self.leads[version]) + 1, len(COLUMNS)))
+        if name == LIFE:
+            return self.sums.get(Key("life", version), total)
+        for hour in range(newest_hour - WINDOW_HOURS[name], newest_hour):
+            part = self.sums.get(Key("hour", version, hour))
+            if part is not None:
+                total += part
+        return total
+
+    def days(self, version: int, newest_hour: int) -> Iterator[tuple[int, Floats]]:
+        """The complete days that have pairs, oldest first: days since 1970 and their sums."""
+        found = [key.at for key in self.sums if key.kind == "day" and key.version == version]
+        for day in sorted(found):
+            if day < newest_hour // DAY_HOURS:
+                yield day, self.sums[Key("day", version, day)]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the sums of a window say, one number per row of `leads`, NaN where there is no pair."""
+
+    leads: tuple[str, ...]
+    pairs: int  # observations with a forecast
+    counts: Ints  # (L,) forecasts that met their observation
+    mae: Floats
+    rmse: Floats
+    bias: Floats
+    mase: Floats
+    skill: Mapping[Reference, Floats]
+
+
+def figures(sums: Floats, leads: tuple[int, ...], scaling: Scaling) -> Figures:
+    """The figures of sums `(leads + 1, COLUMNS)`; the last row pools all leads."""
+    scaled = "scaled_" if scaling == "scaled" else ""
+
+    def column(name: str) -> Floats:
+        values: Floats = sums[:, COLUMNS[name]]
+        return values
+
+    count = column(f"{scaled}count")
+    mae = _ratio(column(f"{scaled}absolute"), count)
+    naive = _ratio(
+        column(f"persistence.{scaled}reference_absolute")[:1], column(f"persistence.{scaled}count")[:1]
+    )  # lead 1 is the first row, of every version
+    skill: dict[Reference, Floats] = {}
+    for name in REFERENCES:
+        lost = _ratio(column(f"{name}.{scaled}squared"), column(f"{name}.{scaled}reference_squared"))
+        skill[name] = 1.0 - lost
+    return Figures(
+        leads=(*map(str, leads), POOLED),
+        pairs=int(sums[-1, COLUMNS[PAIRS]]),
+        counts=count.astype(np.int64),
+        mae=mae,
+        rmse=np.sqrt(_ratio(column(f"{scaled}squared"), count)),
+        bias=_ratio(column(f"{scaled}error"), count),
+        mase=_ratio(mae, np.broadcast_to(naive, mae.shape)),
+        skill=skill,
+    )
+
+
+def _ratio(total: Floats, by: Floats) -> Floats:
+    """`total / by`, NaN where `by` is not above zero."""
+    return np.divide(total, by, out=np.full(np.shape(total), np.nan), where=by > 0)

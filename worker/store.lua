@@ -1,0 +1,110 @@
+#!lua name=killick_monitor_v1
+
+-- How the monitor's records change. A Redis function does not roll back: every check comes before the first write.
+-- Who took a partition last holds its token; who comes with another one is told so. All keys share one hash tag.
+
+local FORMAT = '1'
+
+local function guarded(change)
+  return function(keys, args)
+    if redis.call('HGET', keys[1], 'token') ~= args[1] then return {'fenced'} end
+    return change(keys, args)
+  end
+end
+
+-- KEYS: monitor   ARGV: token
+-- Takes the partition: from now on only this token may write.
+local function take(keys, args)
+  local format = redis.call('HGET', keys[1], 'format')
+  if format and format ~= FORMAT then return {'differs', format, FORMAT} end
+  redis.call('HSET', keys[1], 'token', args[1], 'format', FORMAT)
+  return {'ok'}
+end
+
+-- KEYS: monitor, sums, losses
+-- ARGV: token, place expected, new place, newest step, observations,
+--       n, n × (field, sums), m, m fields of sums to forget, k, k × (field, loss), j, j fields of losses to forget
+-- Cursor and sums move together. A call that was done already, its answer lost, is not done twice: what it sets is
+-- what is there.
+local function advance(keys, args)
+  local place = redis.call('HGET', keys[1], 'place') or '0-0'
+  if place == args[3] then return {'ok'} end
+  if place ~= args[2] then return {'moved', place} end
+  local at = 6
+  local function each(width, what)
+    for i = 1, tonumber(args[at]) do what(at + width * (i - 1) + 1) end
+    at = at + width * tonumber(args[at]) + 1
+  end
+  each(2, function(i) redis.call('HSET', keys[2], args[i], args[i + 1]) end)
+  each(1, function(i) redis.call('HDEL', keys[2], args[i]) end)
+  each(2, function(i) redis.call('HSET', keys[3], args[i], args[i + 1]) end)
+  each(1, function(i) redis.call('HDEL', keys[3], args[i]) end)
+  redis.call('HSET', keys[1], 'place', args[3], 'newest', args[4])
+  redis.call('HINCRBY', keys[1], 'observations', args[5])
+  return {'ok'}
+end
+
+-- KEYS: monitor, trails, needs   ARGV: token, set, n × (field, bytes)
+-- A part of a set of trails: the set counts when `keep` names it.
+local function trail(keys, args)
+  for i = 3, #args, 2 do redis.call('HSET', keys[2], args[2] .. '/' .. args[i], args[i + 1]) end
+  return {'ok'}
+end
+
+-- KEYS: monitor, trails, needs   ARGV: token, set, its place, its offset
+-- From now on the monitor goes on from this set: what comes after it is still needed, other sets are not.
+local function keep(keys, args)
+  for _, field in ipairs(redis.call('HKEYS', keys[2])) do
+    if string.sub(field, 1, #args[2] + 1) ~= args[2] .. '/' then redis.call('HDEL', keys[2], field) end
+  end
+  redis.call('HSET', keys[1], 'trails', args[2], 'trails_place', args[3])
+  redis.call('HSET', keys[3], 'monitor', args[4])
+  return {'ok'}
+end
+
+-- KEYS: monitor, needs   ARGV: token, name, offset ('' for none)
+-- What is still needed of the blocks, by whom.
+local function need(keys, args)
+  if args[3] == '' then redis.call('HDEL', keys[2], args[2]) else redis.call('HSET', keys[2], args[2], args[3]) end
+  return {'ok'}
+end
+
+-- KEYS: lease   ARGV: token, milliseconds
+-- Who leads: this token, if nobody else does.
+local function lease(keys, args)
+  local holder = redis.call('GET', keys[1])
+  if holder and holder ~= args[1] then return {'held', redis.call('PTTL', keys[1])} end
+  redis.call('SET', keys[1], args[1], 'PX', args[2])
+  return {'ok'}
+end
+
+-- KEYS: lease   ARGV: token
+local function release(keys, args)
+  if redis.call('GET', keys[1]) == args[1] then redis.call('DEL', keys[1]) end
+  return {'ok'}
+end
+
+-- KEYS: lease, drift, losses, requests
+-- ARGV: token, revision expected, state, losses to forget, n, n losses, requests …
+-- State of the detectors, the losses that they were fed and what they ask for move together.
+local function drift(keys, args)
+  if redis.call('GET', keys[1]) ~= args[1] then return {'fenced'} end
+  local revision = tonumber(redis.call('HGET', keys[2], 'revision') or '0')
+  if revision == tonumber(args[2]) + 1 then return {'ok'} end
+  if revision ~= tonumber(args[2]) then return {'moved', revision} end
+  local n = tonumber(args[5])
+  if tonumber(args[4]) > 0 then redis.call('LTRIM', keys[3], args[4], -1) end
+  for i = 6, 5 + n do redis.call('RPUSH', keys[3], args[i]) end
+  for i = 6 + n, #args do redis.call('XADD', keys[4], '*', 'request', args[i]) end
+  redis.call('HSET', keys[2], 'revision', revision + 1, 'state', args[3])
+  return {'ok'}
+end
+
+redis.register_function('killick_monitor_v1_take', take)
+redis.register_function('killick_monitor_v1_advance', guarded(advance))
+redis.register_function('killick_monitor_v1_trail', guarded(trail))
+redis.register_function('killick_monitor_v1_keep', guarded(keep))
+redis.register_function('killick_monitor_v1_need', guarded(need))
+redis.register_function('killick_monitor_v1_lease', lease)
+redis.register_function('killick_monitor_v1_release', release)
+redis.register_function('killick_monitor_v1_drift', drift)

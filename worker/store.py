@@ -1,0 +1,309 @@
+"""What the monitor keeps in Redis, changed only by the functions of `store.lua`.
+
+Of each partition, under the hash tag of its ledger, so that one call moves cursor and sums (and a cluster holds them
+on one node):
+
+    monitor    hash: token, place (the last block that was counted), newest step, observations, which trails count
+    sums       hash: hour/<version>/<hour>, day/…, life/… → sums; inputs/<version>/<hour> → counts of inputs
+    losses     hash: <step>/<version> → number and sum of losses that the detectors were not fed yet
+    trails     hash: <set>/<first slot> → the last values of series
+    needs      the ledger's: `monitor` and `archive` say which blocks are still read
+
+Of the model: lease (who leads), drift (hash: revision, state), drift_losses (list), requests (stream).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from consumers.ledger import block_position
+from models.errors import FencedError, LedgerError, OffsetConflict
+from models.references import Recent
+from models.server import Client, call_function, calling
+from models.tally import COLUMNS, reported_leads
+from models.windows import KINDS, Book, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from models.blocks import Ints
+    from models.references import Trails
+
+LIBRARY = "killick_monitor_v1"
+CODE = resources.files("worker").joinpath("store.lua")
+FORMAT = 1  # of the bytes of sums and trails
+TRAIL_SLOTS = 2_048  # in one call
+START = block_position(-1)
+
+Losses = dict[tuple[int, int], tuple[int, float]]  # (step, version) → number, sum
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of whoever retrains, with the evidence."""
+
+    id: str
+    trigger: str
+    goal: str  # restore, improve or investigate
+    why: str
+    evidence: dict[str, Any]
+    created_ms: int
+
+
+@dataclass
+class Standing:
+    """Where a partition's monitor stands."""
+
+    place: str = START
+    newest: int | None = None  # step
+    observations: int = 0
+    trails: str = ""  # the set that counts, and its place
+    trails_place: str = START
+
+
+@dataclass
+class Advance:
+    """What a stretch of blocks changed: absolute values, so that doing it twice is doing it once."""
+
+    expected: str
+    place: str
+    newest: int
+    observations: int
+    sums: dict[str, bytes] = field(default_factory=dict)
+    forget_sums: Sequence[str] = ()
+    losses: Losses = field(default_factory=dict)
+    forget_losses: Sequence[tuple[int, int]] = ()
+
+
+class PartitionStore:
+    """One partition's records; written under the token of whoever took it last."""
+
+    def __init__(self, client: Client, model: str, partition: int, token: str = "") -> None:
+        self._client = client
+        self._tag = f"killick:{{{model}/{partition}}}:"
+        self._token = token
+        self.partition = partition
+
+    def take(self) -> Standing:
+        """Where it stands; nobody else writes from now on.
+
+        Raises:
+            LedgerError: another format.
+            ServiceUnreachable: Redis did not answer.
+        """
+        self._call("take", ["monitor"], [])
+        return self.standing()
+
+    def standing(self) -> Standing:
+        """Where it stands."""
+        found = calling(self._client.hgetall, self._tag + "monitor")
+        words = {name.decode(): value.decode() for name, value in found.items()}
+        known = {"place", "newest", "observations", "trails", "trails_place"}
+        return msgspec.convert({k: v for k, v in words.items() if k in known}, Standing, strict=False)
+
+    def book(self) -> Book:
+        """All sums."""
+        book = Book()
+        for name, data in calling(self._client.hgetall, self._tag + "sums").items():
+            kind, version, at = name.decode().split("/")
+            if kind in KINDS:
+                horizon, book.sums[Key(kind, int(version), int(at))] = decode_sums(data)
+                book.leads[int(version)] = reported_leads(horizon)
+        return book
+
+    def inputs(self) -> dict[tuple[int, int], Ints]:
+        """Counts of inputs by (version, hour), `(F, bins)` as one row."""
+        found = calling(self._client.hgetall, self._tag + "sums")
+        names = {name.decode(): data for name, data in found.items()}
+        parts = {tuple(map(int, name.split("/")[1:])): data for name, data in names.items() if name[:6] == "inputs"}
+        return {(version, hour): np.frombuffer(data, "<i8").copy() for (version, hour), data in parts.items()}
+
+    def losses(self) -> Losses:
+        """Losses that the detectors may not have been fed."""
+        found: Losses = {}
+        for name, data in calling(self._client.hgetall, self._tag + "losses").items():
+            step, version = map(int, name.decode().split("/"))
+            found[step, version] = struct.unpack("<qd", data)
+        return found
+
+    def advance(self, change: Advance) -> None:
+        """Move cursor and sums. Where no answer came, call again with the same change.
+
+        Raises:
+            FencedError: another monitor took the partition.
+            OffsetConflict: Redis stands elsewhere: it lost its tail.
+            ServiceUnreachable: Redis did not answer.
+        """
+        arguments: list[bytes | str | int] = [change.expected, change.place, change.newest, change.observations]
+        losses = {f"{s}/{v}": struct.pack("<qd", *loss) for (s, v), loss in change.losses.items()}
+        gone = [f"{step}/{version}" for step, version in change.forget_losses]
+        arguments += [len(change.sums), *_flat(change.sums), len(change.forget_sums), *change.forget_sums]
+        arguments += [len(losses), *_flat(losses), len(gone), *gone]
+        self._call("advance", ["monitor", "sums", "losses"], arguments)
+
+    def keep_trails(self, trails: Trails, place: str, offset: int) -> None:
+        """Keep the trails as they are at `place`; blocks that end at or before `offset` are no longer needed.
+
+        Raises:
+            FencedError, ServiceUnreachable: as `advance`.
+        """
+        name = place
+        for first in range(0, len(trails), TRAIL_SLOTS):
+            recent = trails.recent(first, min(TRAIL_SLOTS, len(trails) - first))
+            self._call("trail", ["monitor", "trails", "needs"], [name, first, _encode_recent(recent)])
+        self._call("keep", ["monitor", "trails", "needs"], [name, place, offset])
+
+    def trails(self, name: str) -> Iterator[tuple[int, Recent]]:
+        """The trails of a set: first slot and what was kept."""
+        for entry, data in calling(self._client.hgetall, self._tag + "trails").items():
+            of, _, first = entry.decode().rpartition("/")
+            if of == name:
+                yield int(first), _decode_recent(data)
+
+    def need(self, name: str, offset: int | None) -> None:
+        """Say up to where blocks are no longer needed; None: none are.
+
+        Raises:
+            FencedError, ServiceUnreachable: as `advance`.
+        """
+        self._call("need", ["monitor", "needs"], [name, "" if offset is None else offset])
+
+    def needed(self) -> dict[str, int]:
+        """Who needs the blocks after which offset."""
+        found = calling(self._client.hgetall, self._tag + "needs")
+        return {name.decode(): int(offset) for name, offset in found.items()}
+
+    def _call(self, function: str, keys: Sequence[str], arguments: Iterable[bytes | str | int]) -> None:
+        names = [self._tag + key for key in keys]
+        reply = call_function(self._client, CODE, f"{LIBRARY}_{function}", names, [self._token, *arguments])
+        _judge(reply, f"the monitor's record of partition {self.partition}")
+
+
+class ModelStore:
+    """What the monitors of a model share: who leads, the detectors' state, the requests."""
+
+    def __init__(self, client: Client, model: str, token: str = "") -> None:
+        self._client = client
+        self._tag = f"killick:{{{model}}}:"
+        self._token = token
+
+    def lease(self, milliseconds: int) -> bool:
+        """Whether this monitor leads, for so long."""
+        arguments: list[bytes | str | int] = [self._token, milliseconds]
+        return bool(self._function("lease", ["lease"], arguments)[0] == b"ok")
+
+    def release(self) -> None:
+        """Lead no longer."""
+        self._function("release", ["lease"], [self._token])
+
+    def led(self) -> bool:
+        """Whether anybody leads."""
+        return bool(calling(self._client.exists, self._tag + "lease"))
+
+    def drift(self) -> tuple[int, bytes]:
+        """Revision and state of the detectors; empty where there is none yet."""
+        revision, state = calling(self._client.hmget, self._tag + "drift", ["revision", "state"])
+        return int(revision or 0), state or b""
+
+    def drift_losses(self) -> list[float]:
+        """The losses that the detectors were fed since they began anew."""
+        found = calling(self._client.lrange, self._tag + "drift_losses", 0, -1)
+        return [value for part in found for value in np.frombuffer(part, "<f8").tolist()]
+
+    def change_drift(
+        self, revision: int, state: bytes, losses: Sequence[float], *, anew: bool, requests: Sequence[Request] = ()
+    ) -> None:
+        """Put down the detectors' state after `losses` more, and what they ask for; `anew`: forget those before.
+
+        Where no answer came, call again with the same words.
+
+        Raises:
+            FencedError: another monitor leads.
+            OffsetConflict: Redis stands elsewhere: it lost its tail.
+            ServiceUnreachable: Redis did not answer.
+        """
+        parts = [np.asarray(losses, "<f8").tobytes()] if len(losses) else []
+        forget = FORGET_ALL if anew else 0
+        arguments: list[bytes | str | int] = [self._token, revision, state, forget, len(parts), *parts]
+        arguments += [msgspec.json.encode(request) for request in requests]
+        reply = self._function("drift", ["lease", "drift", "drift_losses", "requests"], arguments)
+        _judge(reply, "the detectors' state")
+
+    def requests(self) -> list[Request]:
+        """What waits to be worked off, oldest first."""
+        entries = calling(self._client.xrange, self._tag + "requests")
+        return [msgspec.json.decode(fields[b"request"], type=Request) for _, fields in entries]
+
+    def _function(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> list[Any]:
+        return call_function(self._client, CODE, f"{LIBRARY}_{name}", [self._tag + key for key in keys], arguments)
+
+
+FORGET_ALL = 2**31
+
+
+def encode_sums(leads: tuple[int, ...], sums: np.ndarray) -> bytes:
+    """Sums `(leads + 1, COLUMNS)` as bytes; the last of the leads is the horizon."""
+    return struct.pack("<HHH", FORMAT, leads[-1], sums.shape[1]) + sums.astype("<f8").tobytes()
+
+
+def decode_sums(data: bytes) -> tuple[int, np.ndarray]:
+    """Horizon and sums.
+
+    Raises:
+        LedgerError: bytes of another format.
+    """
+    number, horizon, columns = struct.unpack_from("<HHH", data)
+    if number != FORMAT or columns != len(COLUMNS):
+        raise LedgerError(
+            f"error sums have format {number} with {columns} columns, known is {FORMAT}", "upgrade killick"
+        )
+    return horizon, np.frombuffer(data, "<f8", offset=6).reshape(-1, columns).copy()
+
+
+def sums_field(key: Key) -> str:
+    """The field that holds an entry of the book."""
+    return f"{key.kind}/{key.version}/{key.at}"
+
+
+def _encode_recent(recent: Recent) -> bytes:
+    slots, depth = recent.values.shape
+    head = struct.pack("<HIH", FORMAT, slots, depth)
+    return (
+        head
+        + recent.last.astype("<i8").tobytes()
+        + recent.known.astype("<u2").tobytes()
+        + (recent.values.astype("<f8").tobytes())
+    )
+
+
+def _decode_recent(data: bytes) -> Recent:
+    number, slots, depth = struct.unpack_from("<HIH", data)
+    if number != FORMAT:
+        raise LedgerError(f"trails have format {number}, known is {FORMAT}", "upgrade killick")
+    at = 8
+    last = np.frombuffer(data, "<i8", slots, at).astype(np.int64)
+    known = np.frombuffer(data, "<u2", slots, at + 8 * slots).astype(np.int64)
+    values = np.frombuffer(data, "<f8", slots * depth, at + 10 * slots).reshape(slots, depth).astype(np.float64)
+    return Recent(last, known, values)
+
+
+def _judge(reply: Sequence[Any], what: str) -> None:
+    kind = reply[0]
+    if kind == b"fenced":
+        raise FencedError(f"{what} was taken by another monitor", "one leads, the others stand by")
+    if kind == b"moved":
+        raise OffsetConflict(f"{what} stands elsewhere: Redis lost its tail", next_offset=0)
+    if kind == b"differs":
+        theirs, ours = (word.decode() for word in reply[1:])
+        raise LedgerError(f"{what} has format {theirs}, known is {ours}", "upgrade killick")
+
+
+def _flat(words: Mapping[str, bytes]) -> Iterator[bytes | str]:
+    for name, value in words.items():
+        yield name
+        yield value
