@@ -76,10 +76,9 @@ class Child:
         if self.running():
             return
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *self._command]
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603  the command is made by our own code
-                launch,
+                bound(self._command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -148,6 +147,14 @@ class Child:
 
     def _failed(self, what: str) -> ServiceUnreachable:
         return ServiceUnreachable(f"{self.name} {what}", f"its log ends with:\n{self.log_tail()}")
+
+
+def bound(command: Sequence[str]) -> list[str]:
+    """The command bound to us: its process is killed when the thread that starts it ends, by whatever means (Linux).
+
+    The command's first word is a path.
+    """
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
 
 
 def free_port() -> int:

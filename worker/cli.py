@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "doctor": ("worker.cli_doctor", "doctor", "Check settings, services and this machine."),
     "produce": ("worker.cli_history", "produce", "Send a file of observations to Kafka."),
     "consumer": ("worker.cli_stream", "consumer", "Read observations, answer with forecasts, keep the pairs."),
+    "up": ("worker.cli_up", "up", "All processes of killick on this machine, watched."),
     "status": ("worker.cli_stream", "status", "Who answers where, how far, and what was counted."),
     "versions": ("worker.cli_versions", "versions", "List the versions; export one, retire one."),
     "promote": ("worker.cli_versions", "promote", "Let a version answer from now on."),

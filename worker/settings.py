@@ -252,6 +252,11 @@ def environment_without_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
 
 
+def environment_with(values: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process of ours that is given some settings, by "section.name", besides."""
+    return {**os.environ, **{variable(key): value for key, value in values.items()}}
+
+
 def load(path: str | Path | None = None, *, environment: bool = True) -> Loaded:
     """The settings of the file and the environment (of the file alone, if `environment` is false).
 
