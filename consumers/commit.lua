@@ -1,4 +1,4 @@
-#!lua name=killick_v2
+#!lua name=killick_v3
 
 -- The only way in which a partition's ledger changes. A Redis function does not roll back:
 -- every check comes before the first write. All keys of one call share one hash tag.
@@ -143,18 +143,23 @@ local function note(keys, args)
 end
 
 -- KEYS: head, blocks, needs   ARGV: token, wanted first id
--- Lets blocks go that end at or before the wanted offset, and that nothing needs any more.
+-- Lets blocks go that end at or before the wanted offset, and that nothing needs any more; the head remembers up to
+-- where, so that whoever reads ledger and archive knows what he must find there.
 local function trim(keys, args, head)
   local least = math.min(tonumber(args[2]), tonumber(head['mark']))
   local needs = redis.call('HVALS', keys[3])
   if #needs == 0 then return {'ok', 0} end
   for _, offset in ipairs(needs) do least = math.min(least, tonumber(offset)) end
+  if least < 0 then return {'ok', 0} end
+  local newest = redis.call('XREVRANGE', keys[2], string.format('%.0f', least), '-', 'COUNT', 1)
+  if #newest == 0 then return {'ok', 0} end
+  redis.call('HSET', keys[1], 'trimmed', (string.match(newest[1][1], '^%d+')))
   return {'ok', redis.call('XTRIM', keys[2], 'MINID', string.format('%.0f-0', least + 1))}
 end
 
-redis.register_function('killick_v2_take', take)
-redis.register_function('killick_v2_commit', guarded(commit))
-redis.register_function('killick_v2_mark', guarded(mark))
-redis.register_function('killick_v2_snapshot', guarded(snapshot))
-redis.register_function('killick_v2_note', guarded(note))
-redis.register_function('killick_v2_trim', guarded(trim))
+redis.register_function('killick_v3_take', take)
+redis.register_function('killick_v3_commit', guarded(commit))
+redis.register_function('killick_v3_mark', guarded(mark))
+redis.register_function('killick_v3_snapshot', guarded(snapshot))
+redis.register_function('killick_v3_note', guarded(note))
+redis.register_function('killick_v3_trim', guarded(trim))

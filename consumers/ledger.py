@@ -33,7 +33,7 @@ from models.server import Client, call_function, calling
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-LIBRARY = "killick_v2"
+LIBRARY = "killick_v3"
 CODE = resources.files("consumers").joinpath("commit.lua")
 MAX_CALL_BYTES = 2_000_000
 DIGEST_HEADER = "killick-too-big"
@@ -57,6 +57,7 @@ class Head(msgspec.Struct, frozen=True):
     topic_id: str = ""
     partitions: str = ""
     generation: int = 0
+    trimmed: int = -1  # the newest end of the blocks that were let go; -1: none was
 
 
 class PartitionState(msgspec.Struct, frozen=True):
@@ -245,7 +246,7 @@ class Ledger:
     def read_blocks(self, place: str, count: int, until: int) -> tuple[list[Block], str]:
         """At most `count` blocks after a place (at first `block_position`) up to `until`, and the new place."""
         entries = calling(self._client.xrange, self._key("blocks"), "(" + place, str(until), count=count)
-        blocks = [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
+        blocks = [decode_block(fields[b"b"], *_place(entry)) for entry, fields in entries]
         return blocks, entries[-1][0].decode() if entries else place
 
     def history(self) -> Iterator[Block]:
@@ -255,7 +256,7 @@ class Ledger:
     def first_blocks(self, count: int) -> list[Block]:
         """The oldest blocks, oldest first."""
         entries = calling(self._client.xrange, self._key("blocks"), count=count)
-        return [decode_block(fields[b"b"], _end(entry)) for entry, fields in entries]
+        return [decode_block(fields[b"b"], *_place(entry)) for entry, fields in entries]
 
     def series_count(self) -> int:
         """How many series there are."""
@@ -286,7 +287,7 @@ class Ledger:
         entries = calling(self._client.xrange, self._key("refusals"))
         return [
             Refused(
-                Refusal(_end(entry), fields[b"reason"].decode(), fields[b"error"].decode()),
+                Refusal(_place(entry)[0], fields[b"reason"].decode(), fields[b"error"].decode()),
                 msgspec.msgpack.decode(fields[b"record"], type=RawRecord),
             )
             for entry, fields in entries
@@ -316,7 +317,7 @@ class Ledger:
         while True:
             entries = calling(self._client.xrange, self._key(name), first, last, count=READ_BLOCKS)
             for entry, fields in entries:
-                yield decode_block(fields[b"b"], _end(entry))
+                yield decode_block(fields[b"b"], *_place(entry))
             if len(entries) < READ_BLOCKS:
                 return
             first = "(" + entries[-1][0].decode()
@@ -392,10 +393,11 @@ def _field(first: int, offset: int) -> str:
     return f"{first}@{offset}"
 
 
-def block_position(after: int) -> str:
-    """Where `Ledger.read_blocks` begins with the blocks that end after this offset."""
-    return f"{after}-18446744073709551615" if after >= 0 else "0-0"
+def block_position(after: int, sequence: int = (1 << 64) - 1) -> str:
+    """Where `Ledger.read_blocks` begins with the blocks that end after this offset, or at it, but later in sequence."""
+    return f"{after}-{sequence}" if after >= 0 else "0-0"
 
 
-def _end(entry: bytes) -> int:
-    return int(entry.partition(b"-")[0])
+def _place(entry: bytes) -> tuple[int, int]:
+    end, _, sequence = entry.partition(b"-")
+    return int(end), int(sequence)

@@ -7,7 +7,7 @@
     columns       offset deltas (none where consecutive), slots, step deltas, mask bits (none where all present),
                   values (N, F) float64, scale (N,) float32, then per version its pairs (N, H) float32
 
-The block's end is not among them: it is the ledger's stream id.
+The block's end and its sequence are not among them: they are the ledger's stream id.
 """
 
 from __future__ import annotations
@@ -50,6 +50,12 @@ class Block:
     scale: Singles = field(default_factory=lambda: np.empty(0, np.float32))  # (N,) of the target, in force before
     pairs: dict[int, Singles] = field(default_factory=dict)  # version → (N, H), NaN: no forecast for that lead
     checksums: dict[int, int] = field(default_factory=dict)  # version → CRC-32 of its forecasts
+    sequence: int = 1  # among the ledger's changes at this end: those of a roster move no offset
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where the block stands in its ledger: later blocks have greater ones."""
+        return self.end, self.sequence
 
     def __len__(self) -> int:
         """The number of observations."""
@@ -107,8 +113,8 @@ def encode_block(block: Block) -> bytes:
     return b"".join(parts)
 
 
-def decode_block(data: bytes, end: int) -> Block:
-    """The block that ends before offset `end`.
+def decode_block(data: bytes, end: int, sequence: int = 1) -> Block:
+    """The block that ends before offset `end`, the ledger's `sequence`-th change there.
 
     Raises:
         LedgerError: another format, or bytes that are not those of a block.
@@ -117,12 +123,12 @@ def decode_block(data: bytes, end: int) -> Block:
         found = data[0] if data else "no bytes"
         raise LedgerError(f"block before offset {end} has format {found}, known is {FORMAT}", "upgrade killick")
     try:
-        return _decode(data, end)
+        return _decode(data, end, sequence)
     except (ValueError, IndexError, struct.error) as error:
         raise LedgerError(f"block before offset {end} is damaged ({error})", "restore Redis from a backup") from error
 
 
-def _decode(data: bytes, end: int) -> Block:
+def _decode(data: bytes, end: int, sequence: int) -> Block:
     head, at = data[1], 2
     numbers = []
     for _ in range(5):
@@ -160,7 +166,7 @@ def _decode(data: bytes, end: int) -> Block:
         pairs[version] = np.frombuffer(data, "<f4", n * horizon, at).reshape(n, horizon).astype(np.float32)
         at += 4 * n * horizon
     return Block(start, end, columns[0] + start, columns[1], columns[2] + first, values, present, scale, pairs,
-                 checksums)  # fmt: skip
+                 checksums, sequence)  # fmt: skip
 
 
 def _scales(block: Block) -> Singles:

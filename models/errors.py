@@ -3,6 +3,7 @@
     KillickError
     ├── ConfigError          the settings, or a command's words, can't be used  (exit 2)
     ├── DataError            a file or a record can't be used as it is
+    ├── ArchiveError         the archive can't be read or written, or does not hold what it should
     ├── VersionError         a version can't be loaded, or doesn't fit the model
     │   └── StaleCommand     a change that another one has overtaken
     ├── ServiceUnreachable   Kafka or Redis did not answer                      (exit 3, retriable)
@@ -42,6 +43,10 @@ class ConfigError(KillickError):
 
 class DataError(KillickError):
     """A file or a record can't be used as it is."""
+
+
+class ArchiveError(KillickError):
+    """The archive can't be read or written, or does not hold what it should."""
 
 
 class VersionError(KillickError):
