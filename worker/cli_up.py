@@ -26,9 +26,9 @@ MOST_CONSUMERS = 256
 @click.option("--monitor/--no-monitor", default=True, help="With the drift monitor, at monitor.port, or without it.")
 @click.option(
     "--targets",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Write there where the metrics are, as Prometheus reads it (file_sd_configs).",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Write there where the metrics are, as Prometheus reads it (file_sd_configs): consumers.yml, monitors.yml.",
 )
 @click.pass_context
 def up(ctx: click.Context, consumers: int, monitor: bool, targets: Path | None) -> None:

@@ -54,10 +54,10 @@ KINDS = (Kind("consumer", "http.port"), Kind("monitor", "monitor.port"))
 
 @dataclass(frozen=True)
 class Part:
-    """One process to run: its name here, its job in Prometheus, its command line, its settings, its pages."""
+    """One process to run: its name, its kind (a command), its command line, its settings, where its pages are."""
 
     name: str
-    job: str
+    kind: str
     words: tuple[str, ...]
     settings: Mapping[str, str]
     host: str
@@ -96,7 +96,7 @@ def parts(settings: Settings, counts: Mapping[str, int], words: Sequence[str]) -
             if kind.command == "consumer" and settings.kafka.instance and count > 1:
                 given["kafka.instance"] = f"{settings.kafka.instance}-{number}"
             line = (*words, kind.command)
-            found.append(Part(name, f"killick-{kind.command}", line, given, settings.http.host, port))
+            found.append(Part(name, kind.command, line, given, settings.http.host, port))
     return found
 
 
@@ -106,24 +106,27 @@ def _port(wanted: int, taken: set[int], *, first: bool) -> int:
     return wanted if first else next(port for port in range(wanted + 1, 65_536) if port not in taken)
 
 
-def write_targets(path: Path, running: Iterable[Part]) -> None:
-    """Write where the pages are, as Prometheus reads it (`file_sd_configs`): one group a job.
+def write_targets(folder: Path, running: Iterable[Part]) -> None:
+    """Write where the pages are, as Prometheus reads it (`file_sd_configs`): consumers.yml and monitors.yml.
+
+    JSON is YAML too.
 
     Raises:
-        ConfigError: the file can't be written.
+        ConfigError: they can't be written.
     """
-    jobs: dict[str, list[str]] = {}
+    addresses: dict[str, list[str]] = {kind.command: [] for kind in KINDS}
     for part in running:
-        jobs.setdefault(part.job, []).append(part.address)
-    groups = [{"targets": addresses, "labels": {"job": job}} for job, addresses in jobs.items()]
-    aside = path.with_name(path.name + ".new")
-    try:
-        aside.write_text(json.dumps(groups, indent=1) + "\n", encoding="utf-8")
-        aside.replace(path)  # Prometheus never reads half a file
-    except OSError as error:
-        raise ConfigError(
-            f"the targets can't be written to {str(path)!r} ({error.strerror})", "name a folder that is there"
-        ) from error
+        addresses[part.kind].append(part.address)
+    for kind, found in addresses.items():
+        path = folder / f"{kind}s.yml"
+        aside = path.with_name(path.name + ".new")
+        try:
+            aside.write_text(json.dumps([{"targets": found}]) + "\n", encoding="utf-8")
+            aside.replace(path)  # Prometheus never reads half a file
+        except OSError as error:
+            raise ConfigError(
+                f"the targets can't be written to {str(path)!r} ({error.strerror})", "name a folder that is there"
+            ) from error
 
 
 class Lines:
@@ -286,11 +289,11 @@ class Supervisor:
         return not killed
 
     def _stop_all(self) -> list[str]:
-        """Stop job by job, in the order of the parts; the names of those that had to be killed."""
+        """Stop kind by kind, in the order of the parts; the names of those that had to be killed."""
         deadline_s = time.monotonic() + self._stop_s
         killed = []
-        for job in dict.fromkeys(process.part.job for process in self.processes):
-            ending = [process for process in self.processes if process.part.job == job]
+        for kind in dict.fromkeys(process.part.kind for process in self.processes):
+            ending = [process for process in self.processes if process.part.kind == kind]
             for process in ending:
                 process.terminate()
             while any(process.running for process in ending) and time.monotonic() < deadline_s:

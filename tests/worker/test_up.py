@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from models.errors import ConfigError
 from tests.services.processes import alive, gone
@@ -30,9 +31,9 @@ DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); prin
 WORDS = ("/bin/killick",)
 
 
-def part(name: str, program: str, job: str = "killick-consumer") -> Part:
+def part(name: str, program: str, kind: str = "consumer") -> Part:
     """A process that runs a Python program."""
-    return Part(name, job, (sys.executable, "-c", program), {}, "127.0.0.1", 9464)
+    return Part(name, kind, (sys.executable, "-c", program), {}, "127.0.0.1", 9464)
 
 
 class Running:
@@ -93,7 +94,7 @@ def test_json_lines_stay_json() -> None:
 def test_a_process_that_refuses_its_settings_ends_all_with_its_message() -> None:
     """Exit code 2 is no crash: the others are stopped, and the error says who refused what, on all its lines."""
     refusing = "import sys; print('killick: settings can not be used:\\n  x is not a setting'); sys.exit(2)"
-    running = Running(part("consumer-1", STAYS), part("monitor", refusing, "killick-monitor"))
+    running = Running(part("consumer-1", STAYS), part("monitor", refusing, "monitor"))
     with pytest.raises(ConfigError) as caught:
         running.supervisor.run()
     assert str(caught.value) == (
@@ -145,7 +146,7 @@ def test_a_process_killed_by_a_signal_is_a_crash(caplog: pytest.LogCaptureFixtur
     assert any("with SIGKILL" in record.getMessage() for record in caplog.records)
 
 
-def test_processes_are_stopped_job_by_job() -> None:
+def test_processes_are_stopped_kind_by_kind() -> None:
     """Consumers end before the monitor is asked to: what they committed last is seen."""
     slow = (
         "import signal, sys, time\n"
@@ -157,14 +158,14 @@ def test_processes_are_stopped_job_by_job() -> None:
         "def stop(*_): print('monitor ends', flush=True); sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, stop); print('ready', flush=True); time.sleep(60)"
     )
-    running = Running(part("consumer-1", slow), part("monitor", quick, "killick-monitor"))
+    running = Running(part("consumer-1", slow), part("monitor", quick, "monitor"))
     assert running.until(lambda: sum("ready" in line for line in running.lines) == 2)
     assert [line.split(" | ")[1] for line in running.lines[-2:]] == ["consumer ends", "monitor ends"]
 
 
 def test_who_does_not_end_in_time_is_killed(caplog: pytest.LogCaptureFixture) -> None:
     """The time to end is bounded for all together, and the result says that it was not in order."""
-    running = Running(part("consumer-1", DEAF), part("monitor", DEAF, "killick-monitor"), stop_s=0.5)
+    running = Running(part("consumer-1", DEAF), part("monitor", DEAF, "monitor"), stop_s=0.5)
     began: list[float] = []
 
     def ready() -> bool:
@@ -247,18 +248,24 @@ def test_partitions_by_hand_allow_one_consumer(tmp_path: Path) -> None:
 
 
 def test_targets_are_what_prometheus_reads(tmp_path: Path) -> None:
-    """One group a job, whose label names it; a wildcard is reached at this machine; nothing else is left there."""
+    """One file a job; a wildcard is reached at this machine; what does not run is listed nowhere."""
     settings = settings_of('[http]\nhost = "0.0.0.0"\n', tmp_path)
-    file = tmp_path / "targets" / "killick.json"
+    folder = tmp_path / "targets"
     with pytest.raises(ConfigError, match="name a folder that is there"):
-        write_targets(file, parts(settings, {"consumer": 1}, WORDS))
-    file.parent.mkdir()
-    write_targets(file, parts(settings, {"consumer": 2, "monitor": 1}, WORDS))
-    assert json.loads(file.read_text(encoding="utf-8")) == [
-        {"targets": ["127.0.0.1:9464", "127.0.0.1:9466"], "labels": {"job": "killick-consumer"}},
-        {"targets": ["127.0.0.1:9465"], "labels": {"job": "killick-monitor"}},
-    ]
-    assert [path.name for path in file.parent.iterdir()] == ["killick.json"]
+        write_targets(folder, parts(settings, {"consumer": 1}, WORDS))
+    folder.mkdir()
+    write_targets(folder, parts(settings, {"consumer": 2, "monitor": 1}, WORDS))
+    assert read_yaml(folder) == {
+        "consumers.yml": [{"targets": ["127.0.0.1:9464", "127.0.0.1:9466"]}],
+        "monitors.yml": [{"targets": ["127.0.0.1:9465"]}],
+    }
+    write_targets(folder, parts(settings, {"consumer": 1}, WORDS))
+    assert read_yaml(folder)["monitors.yml"] == [{"targets": []}]
+
+
+def read_yaml(folder: Path) -> dict[str, object]:
+    """All files of a folder, by name."""
+    return {path.name: yaml.safe_load(path.read_text(encoding="utf-8")) for path in folder.iterdir()}
 
 
 def test_an_address_of_ipv6_is_bracketed(tmp_path: Path) -> None:
