@@ -191,12 +191,12 @@ class Archive:
         """
         manifest, _ = self._manifest(partition)
         place = after_end(after) if isinstance(after, int) else after
-        read = START if isinstance(after, int) else after  # no observation comes twice
+        read = START if place[1] == LAST else place  # no observation comes twice
         files = manifest.files if manifest is not None else ()
         while chosen := _next_file(files, place):
             if until is not None and chosen.after >= after_end(until):
                 return
-            if START < place < chosen.after:
+            if place < chosen.after:
                 tell(holes, Hole(place[0], chosen.after[0]), partition)
             for block in decode_file(self._verified(partition, chosen), chosen.name):
                 if until is not None and block.end > until:

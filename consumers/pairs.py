@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -25,6 +25,7 @@ def pair_tables(
     ledger: Ledger,
     form: SeriesForm,
     *,
+    blocks: Iterable[Block] | None = None,
     series: Collection[str] = (),
     since_ms: int | None = None,
     until_ms: int | None = None,
@@ -32,13 +33,15 @@ def pair_tables(
 ) -> Iterator[pa.Table]:
     """A table per block that holds pairs of the wanted series (all if none is named), times and versions.
 
+    Of the partition's `blocks`, as `recorded_blocks` gives them; without them of those that the ledger has.
+
     Raises:
         ServiceUnreachable: Redis did not answer.
     """
     names, wanted = _names(ledger, series)
     if not wanted.any():
         return
-    for block in ledger.blocks():
+    for block in ledger.blocks() if blocks is None else blocks:
         if len(block) == 0:
             continue
         if int(block.slot.max()) >= len(names):  # a consumer at work has added series meanwhile

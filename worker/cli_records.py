@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from consumers.archive import Hole
     from consumers.deadletters import Letter
     from worker.session import Session
     from worker.settings import Settings
@@ -45,7 +46,7 @@ def pairs(
     form: Literal["csv", "json", "parquet"],
     out: str | None,
 ) -> None:
-    """Print observations beside what had been forecast for them.
+    """Print observations beside what had been forecast for them, from Redis and from the archive.
 
     Columns: series, time, value, scale, version, lead_1 … lead_H; lead_k was forecast k steps earlier.
     """
@@ -71,11 +72,21 @@ def _tables(
     settings: Settings, series: Sequence[str], wanted: Sequence[int], bounds: Mapping[str, int | None]
 ) -> Iterator[pa.Table]:
     from consumers.pairs import pair_tables
+    from consumers.recorded import recorded_blocks
     from worker import wiring
 
+    archive, form = wiring.archive(settings), settings.series_form()
     with closing(wiring.redis_client(settings)) as client:
         for ledger in wiring.ledgers(settings, client):
-            yield from pair_tables(ledger, settings.series_form(), series=series, versions=wanted, **bounds)
+            holes: list[Hole] = []
+            blocks = recorded_blocks(ledger, archive, holes=holes)
+            yield from pair_tables(ledger, form, blocks=blocks, series=series, versions=wanted, **bounds)
+            for hole in holes if archive is not None else ():
+                click.echo(
+                    f"partition {ledger.partition}: what ended after offset {max(hole.after, 0)} and up to {hole.until}"
+                    " is neither in Redis nor in the archive",
+                    err=True,
+                )
 
 
 @contextmanager

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Executor
 
+    from consumers.archive import Archive
+    from consumers.archive_history import Histories
     from consumers.holding import Limits, Topics
     from consumers.kafka import Source
     from consumers.kafka_admin import Admin
@@ -58,6 +60,28 @@ def ledgers(settings: Settings, client: Client) -> list[Ledger]:
 
     count = registry(settings, client).partitions()
     return [Ledger(client, settings.model.name, number) for number in range(count)]
+
+
+def archive(settings: Settings) -> Archive | None:
+    """The model's archive; None where none is kept.
+
+    Raises:
+        ConfigError: its path can't be used.
+    """
+    from consumers.archive import Archive
+
+    return Archive(settings.archive.path, settings.model.name) if settings.archive.path else None
+
+
+def histories(settings: Settings) -> Histories | None:
+    """What the model's versions were fitted on; None where no archive is kept.
+
+    Raises:
+        ConfigError: the archive's path can't be used.
+    """
+    from consumers.archive_history import Histories
+
+    return Histories(settings.archive.path, settings.model.name) if settings.archive.path else None
 
 
 def admin(settings: Settings) -> Admin:
