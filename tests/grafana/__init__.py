@@ -1,0 +1,1 @@
+"""Tests of what people look at: dashboards, alert rules, recording rules."""
