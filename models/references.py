@@ -39,7 +39,7 @@ class Observed(NamedTuple):
 
     def take(self, rows: Ints) -> Observed:
         """Some of them, in this order."""
-        return Observed(*(column[rows] for column in self))
+        return Observed(self.slot[rows], self.step[rows], self.values[rows], self.present[rows])
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,15 @@ class Trails:
         return Recent(self._last[rows].copy(), known, np.take_along_axis(self._ring[rows], cells, axis=1))
 
     def restore(self, first: int, kept: Recent) -> None:
-        """Take over what `recent` gave for the slots from `first` on."""
+        """Take over what `recent` gave for the slots from `first` on, also of trails of another depth."""
+        depth = min(self.depth, kept.values.shape[1])
         self._reserve(first + len(kept.last))
         rows = slice(first, first + len(kept.last))
         place = np.full(len(kept.last), self.depth)
         self._last[rows], self._place[rows] = kept.last, place
-        self._began[rows] = np.where(kept.known > 0, place - kept.known + 1, NEVER)
-        cells = (place[:, None] - np.arange(self.depth)) & (self._ring.shape[1] - 1)
-        np.put_along_axis(self._ring[rows], cells, kept.values, axis=1)
+        self._began[rows] = np.where(kept.known > 0, place - np.minimum(kept.known, depth) + 1, NEVER)
+        cells = (place[:, None] - np.arange(depth)) & (self._ring.shape[1] - 1)
+        np.put_along_axis(self._ring[rows], cells, kept.values[:, :depth], axis=1)
 
     def _extend(self, observed: Observed, lags: Ints) -> tuple[Floats, Bools]:
         """As `look_back`, for a piece that is sorted by slot."""

@@ -118,6 +118,14 @@ class Scorer:
         self.horizon = horizon
         self.trails = Trails(form.max_gap_steps, max(horizon, int(self._seasons[-1])))
 
+    def wide_enough(self, horizon: int) -> Scorer:
+        """This scorer, or one for a longer horizon that goes on from it: further back it knows nothing yet."""
+        if horizon <= self.horizon:
+            return self
+        wider = Scorer(self._form, horizon)
+        wider.trails.restore(0, self.trails.recent(0, len(self.trails)))
+        return wider
+
     def follow(self, blocks: Iterable[Block]) -> None:
         """Take the observations in without scoring anything."""
         for piece in self._pieces(list(blocks)):

@@ -148,4 +148,6 @@ def figures(sums: Floats, leads: tuple[int, ...], scaling: Scaling) -> Figures:
 
 def _ratio(total: Floats, by: Floats) -> Floats:
     """`total / by`, NaN where `by` is not above zero."""
-    return np.divide(total, by, out=np.full(np.shape(total), np.nan), where=by > 0)
+    ratio = np.full(np.shape(total), np.nan)
+    np.divide(total, by, out=ratio, where=by > 0)
+    return ratio

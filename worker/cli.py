@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "produce": ("worker.cli_history", "produce", "Send a file of observations to Kafka."),
     "consumer": ("worker.cli_stream", "consumer", "Read observations, answer with forecasts, keep the pairs."),
     "up": ("worker.cli_up", "up", "All processes of killick on this machine, watched."),
+    "monitor": ("worker.cli_monitor", "monitor", "Watch skill and drift; ask for retraining; archive."),
     "status": ("worker.cli_stream", "status", "Who answers where, how far, and what was counted."),
     "versions": ("worker.cli_versions", "versions", "List the versions; export one, retire one."),
     "promote": ("worker.cli_versions", "promote", "Let a version answer from now on."),

@@ -203,13 +203,20 @@ class Health:
 class Pages:
     """The process's own HTTP server, in a thread."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Callable[[], Health]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        health: Callable[[], Health],
+        setting: str = "http.port",
+    ) -> None:
         try:
             self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
         except (OSError, OverflowError) as error:
             raise ConfigError(
                 f"the pages can't be served on {host}:{port} ({error})",
-                "choose another http.port; 0 takes a free one",
+                f"choose another {setting}; 0 takes a free one",
             ) from error
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="pages", daemon=True)

@@ -85,16 +85,16 @@ local function release(keys, args)
 end
 
 -- KEYS: lease, drift, losses, requests
--- ARGV: token, revision expected, state, losses to forget, n, n losses, requests …
+-- ARGV: token, revision expected, state, n, n losses, losses to forget (the oldest first, of all), requests …
 -- State of the detectors, the losses that they were fed and what they ask for move together.
 local function drift(keys, args)
   if redis.call('GET', keys[1]) ~= args[1] then return {'fenced'} end
   local revision = tonumber(redis.call('HGET', keys[2], 'revision') or '0')
   if revision == tonumber(args[2]) + 1 then return {'ok'} end
   if revision ~= tonumber(args[2]) then return {'moved', revision} end
-  local n = tonumber(args[5])
-  if tonumber(args[4]) > 0 then redis.call('LTRIM', keys[3], args[4], -1) end
-  for i = 6, 5 + n do redis.call('RPUSH', keys[3], args[i]) end
+  local n = tonumber(args[4])
+  for i = 5, 4 + n do redis.call('RPUSH', keys[3], args[i]) end
+  if tonumber(args[5 + n]) > 0 then redis.call('LTRIM', keys[3], args[5 + n], -1) end
   for i = 6 + n, #args do redis.call('XADD', keys[4], '*', 'request', args[i]) end
   redis.call('HSET', keys[2], 'revision', revision + 1, 'state', args[3])
   return {'ok'}

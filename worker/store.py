@@ -211,14 +211,14 @@ class ModelStore:
         return int(revision or 0), state or b""
 
     def drift_losses(self) -> list[float]:
-        """The losses that the detectors were fed since they began anew."""
+        """The losses that the detectors were fed and still need, oldest first."""
         found = calling(self._client.lrange, self._tag + "drift_losses", 0, -1)
-        return [value for part in found for value in np.frombuffer(part, "<f8").tolist()]
+        return [struct.unpack("<d", loss)[0] for loss in found]
 
     def change_drift(
-        self, revision: int, state: bytes, losses: Sequence[float], *, anew: bool, requests: Sequence[Request] = ()
+        self, revision: int, state: bytes, losses: Sequence[float], forget: int, requests: Sequence[Request]
     ) -> None:
-        """Put down the detectors' state after `losses` more, and what they ask for; `anew`: forget those before.
+        """Put down the detectors' state after `losses` more, of all of which the oldest are let go; and ask.
 
         Where no answer came, call again with the same words.
 
@@ -227,10 +227,9 @@ class ModelStore:
             OffsetConflict: Redis stands elsewhere: it lost its tail.
             ServiceUnreachable: Redis did not answer.
         """
-        parts = [np.asarray(losses, "<f8").tobytes()] if len(losses) else []
-        forget = FORGET_ALL if anew else 0
-        arguments: list[bytes | str | int] = [self._token, revision, state, forget, len(parts), *parts]
-        arguments += [msgspec.json.encode(request) for request in requests]
+        arguments: list[bytes | str | int] = [self._token, revision, state, len(losses)]
+        arguments += [struct.pack("<d", loss) for loss in losses]
+        arguments += [forget, *(msgspec.json.encode(request) for request in requests)]
         reply = self._function("drift", ["lease", "drift", "drift_losses", "requests"], arguments)
         _judge(reply, "the detectors' state")
 
@@ -241,9 +240,6 @@ class ModelStore:
 
     def _function(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> list[Any]:
         return call_function(self._client, CODE, f"{LIBRARY}_{name}", [self._tag + key for key in keys], arguments)
-
-
-FORGET_ALL = 2**31
 
 
 def encode_sums(leads: tuple[int, ...], sums: np.ndarray) -> bytes:

@@ -1,0 +1,215 @@
+"""What a model's monitors make of losses, inputs and skill: the detectors' state in Redis, and the requests.
+
+State, fed losses and requests move in one call, so a restart goes on where it was and asks for nothing twice.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from models.drift import Drift, DriftLimits, LossDrift, LossState
+from models.drift_inputs import input_drifts, input_statistics
+from models.trend import Trend, trend_of
+from models.windows import DAY_HOURS, figures
+from worker.store import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from models.blocks import Floats, Ints
+    from models.windows import Book
+    from worker.partition_monitor import Watched
+    from worker.pending import StepLoss
+    from worker.store import ModelStore
+
+TREND_DAYS = {"7d": 7, "30d": 30}
+KEPT_DRIFTS = 50
+LOSS_DETECTORS = ("adwin", "page_hinkley")
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One drift, with the version that it is about and when it was."""
+
+    drift: Drift
+    version: int
+    time_ms: int  # of the event
+
+
+class State(msgspec.Struct):
+    """What is stored of the detectors, beside the losses that they were fed."""
+
+    version: int | None = None  # whose losses they watch
+    step: int | None = None  # up to which they were fed
+    loss: LossState | None = None
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+    raised: dict[str, bool] = msgspec.field(default_factory=dict)  # of inputs and trend: said once, until it is over
+    found: list[Found] = msgspec.field(default_factory=list)  # the newest ones
+    statistics: dict[str, tuple[float, float | None]] = msgspec.field(default_factory=dict)
+    trends: dict[str, Trend] = msgspec.field(default_factory=dict)
+
+
+class DriftWatch:
+    """Feeds the detectors, and asks for an update where one of them found a drift."""
+
+    def __init__(self, store: ModelStore, limits: DriftLimits, interval_ms: int) -> None:
+        self._store = store
+        self._limits = limits
+        self._interval_ms = interval_ms
+        self._revision = 0
+        self._new: list[float] = []  # losses that are not stored yet
+        self._forget = 0
+        self._requests: list[Request] = []
+        self._changed = False
+        self.state = State()
+        self._detectors = LossDrift(limits)
+
+    def open(self) -> None:
+        """Take up what whoever led before left.
+
+        Raises:
+            ServiceUnreachable: Redis did not answer.
+        """
+        self._revision, state = self._store.drift()
+        self.state = read_state(state)
+        self._detectors = LossDrift(self._limits, self.state.loss, self._store.drift_losses())
+        self._new, self._forget, self._requests, self._changed = [], 0, [], False
+
+    def feed(self, losses: Iterable[StepLoss], now_ms: int) -> None:
+        """Show the detectors the losses of steps that are over."""
+        for step, version, loss in losses:
+            if version != self.state.version:
+                self._forget += len(self._detectors.losses)
+                self.state.version = version
+                self._detectors = LossDrift(self._limits)
+            before = self._detectors.forgotten
+            drifts = self._detectors.add(loss)
+            self._new.append(loss)
+            self._forget += self._detectors.forgotten - before
+            self.state.step = step
+            self._changed = True
+            self._raise([msgspec.structs.replace(drift, at_step=step) for drift in drifts], now_ms)
+        if self._changed:
+            self.state.loss = self._detectors.state
+            self.state.statistics |= self._detectors.statistics()
+
+    def judge_inputs(self, watched: Watched | None, recent: Ints | None, step: int, now_ms: int) -> None:
+        """Compare the inputs of late, counted in the bins of the training, with those of the training."""
+        statistics: dict[str, tuple[float, float | None]] = {}
+        drifts: list[Drift] = []
+        if watched is not None and recent is not None and recent.sum() > 0:
+            at = 0
+            for name, trained in watched.trained.features.items():
+                counts = recent[at : at + len(trained.counts)]
+                at += len(trained.counts)
+                drifts += input_drifts(name, trained, counts, self._limits)
+                for detector, (value, threshold) in input_statistics(trained, counts, self._limits).items():
+                    if _nearness(value, threshold) >= _nearness(*statistics.get(detector, (0.0, threshold))):
+                        statistics[detector] = (value, threshold)
+        worst = {drift.detector: drift for drift in sorted(drifts, key=lambda d: d.statistic / d.threshold)}
+        for detector in ("ks", "psi"):
+            self._once(detector, worst.get(detector), step, now_ms)
+            if statistics.get(detector) != self.state.statistics.get(detector):
+                self.state.statistics.pop(detector, None)
+                self.state.statistics |= {detector: statistics[detector]} if detector in statistics else {}
+                self._changed = True
+
+    def judge_trend(self, book: Book, version: int, newest_hour: int, step: int, now_ms: int) -> None:
+        """Whether the daily skill of the version that answers falls, stays or rises."""
+        for window, days in TREND_DAYS.items():
+            trend = trend_of(daily_skill(book, version, newest_hour, days), p=self._limits.trend_p)
+            if self.state.trends.get(window) != trend:
+                self.state.trends[window] = trend
+                self._changed = True
+            falls = None
+            if trend.direction < 0:
+                falls = Drift(
+                    detector="trend", statistic=trend.p_value, threshold=self._limits.trend_p,
+                    words=f"over {window}: {trend.words}",
+                )  # fmt: skip
+            self._once(f"trend/{window}", falls, step, now_ms)
+
+    def save(self) -> None:
+        """Put down what changed, and ask.
+
+        Raises:
+            FencedError, OffsetConflict: another monitor leads, or Redis lost its tail: open anew.
+            ServiceUnreachable: Redis did not answer: open anew.
+        """
+        if not self._changed:
+            return
+        state = msgspec.msgpack.encode(self.state)  # JSON knows no NaN
+        self._store.change_drift(self._revision, state, self._new, self._forget, self._requests)
+        self._revision += 1
+        self._new, self._forget, self._requests, self._changed = [], 0, [], False
+
+    def _once(self, name: str, drift: Drift | None, step: int, now_ms: int) -> None:
+        """Raise what was not there before; what is gone may come again."""
+        if (drift is not None) == self.state.raised.get(name, False):
+            return
+        self.state.raised[name] = drift is not None
+        self._changed = True
+        if drift is not None:
+            self._raise([msgspec.structs.replace(drift, at_step=step)], now_ms)
+
+    def _raise(self, drifts: Sequence[Drift], now_ms: int) -> None:
+        if not drifts:
+            return
+        version = self.state.version or 0
+        for drift in drifts:
+            self.state.counts[drift.detector] = self.state.counts.get(drift.detector, 0) + 1
+            self.state.found.append(Found(drift, version, drift.at_step * self._interval_ms))
+        del self.state.found[:-KEPT_DRIFTS]
+        trend = self.state.trends.get("30d")
+        lost = any(drift.detector in (*LOSS_DETECTORS, "trend") for drift in drifts)
+        evidence = {
+            "version": version,
+            "drifts": [msgspec.to_builtins(drift) for drift in drifts],
+            "trend": msgspec.to_builtins(trend) if trend else None,
+        }
+        self._requests.append(
+            Request(
+                id=uuid.uuid4().hex,
+                trigger="drift",
+                goal="restore" if lost or trend is None else trend.goal,
+                why="; ".join(drift.words for drift in drifts),
+                evidence=evidence,
+                created_ms=now_ms,
+            )
+        )
+
+
+def read_state(data: bytes) -> State:
+    """What `DriftWatch` stored; nothing yet where it stored nothing."""
+    return msgspec.msgpack.decode(data, type=State) if data else State()
+
+
+def daily_skill(book: Book, version: int, newest_hour: int, days: int) -> Floats:
+    """The skill against persistence of the last complete days, oldest first, `(days,)`; NaN where a day has no pair."""
+    daily = np.full(days, np.nan)
+    first = newest_hour // DAY_HOURS - days
+    if version in book.leads:
+        for day, sums in book.days(version, newest_hour):
+            if day >= first:
+                daily[day - first] = figures(sums, book.leads[version], "scaled").skill["persistence"][-1]
+    return daily
+
+
+def recent_inputs(
+    parts: Iterable[Mapping[tuple[int, int], Ints]], watched: Watched, hours: int, newest_hour: int
+) -> Ints:
+    """The counts of all partitions over the last complete hours, the features' bins in a row."""
+    bins = sum(len(one.counts) for one in watched.trained.features.values())
+    total = np.zeros(bins, np.int64)
+    for part in parts:
+        for (version, hour), counted in part.items():
+            if version == watched.version and newest_hour - hours <= hour < newest_hour and len(counted) == bins:
+                total += counted
+    return total
+
+
+def _nearness(value: float, threshold: float | None) -> float:
+    return value / threshold if threshold else 0.0

@@ -1,0 +1,149 @@
+"""The process `killick monitor`: wires the monitor, serves its pages, and steps until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from models.errors import ServiceUnreachable
+from models.server import server_facts
+from worker import wiring
+from worker.metrics import Health, Pages
+from worker.metrics_monitor import MonitorMetrics, Shown, rollbacks_by_actor
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from models.server import Client
+    from worker.monitoring import Monitor
+    from worker.settings import Settings
+    from worker.store import ModelStore
+
+SILENT_S = 60.0  # without a step for so long, the process is not well
+LONGEST_WAIT_S = 5.0
+SHOW_S = 1.0  # between two looks at what there is to show, while it is busy
+
+log = logging.getLogger(__name__)
+
+
+class MonitorService:
+    """A monitor with its metrics and pages, in the thread that calls `run`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._trouble = "starting"
+        self._stepped_at = time.monotonic()
+        self._shown_at = -SHOW_S
+        self.metrics = MonitorMetrics(settings.model.name)
+        self.pages = Pages(
+            settings.http.host, settings.monitor.port, self.metrics.registry, self.health, "monitor.port"
+        )
+
+    def stop(self) -> None:
+        """Ask `run` to finish; from any thread, or a signal."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Watch until asked to stop.
+
+        Raises:
+            KillickError: what waiting can't mend.
+        """
+        client = wiring.redis_client(self._settings)
+        monitor, store = wiring.monitor(self._settings, client)
+        log.info("watching model %s", self._settings.model.name, extra={"action": "started"})
+        try:
+            self._watch(monitor, store, client)
+            with suppress(ServiceUnreachable):
+                monitor.close()
+            log.info("stopped", extra={"action": "stopped"})
+        finally:
+            client.close()
+            self.pages.close()
+
+    def health(self) -> Health:
+        """What /healthz and /readyz say."""
+        silent = time.monotonic() - self._stepped_at
+        return Health(alive=silent < SILENT_S, waiting_for=self._trouble, details={})
+
+    def _watch(self, monitor: Monitor, store: ModelStore, client: Client) -> None:
+        poll_s = self._settings.monitor.poll.ms / 1000
+        wait_s = poll_s
+        while not self._stopping.is_set():
+            try:
+                counted = monitor.step(time.monotonic(), int(time.time() * 1000))
+                self._stepped_at = time.monotonic()
+                if not counted or self._stepped_at - self._shown_at >= SHOW_S:
+                    self.metrics.show(shown(monitor, store, client))
+                    self._shown_at = time.monotonic()
+            except ServiceUnreachable as error:
+                if self._trouble != str(error):
+                    log.warning("waiting: %s", error, extra={"action": "waiting"})
+                self._trouble = str(error)
+                self._stepped_at = time.monotonic()
+                self.metrics.show(Shown())
+                self._stopping.wait(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                continue
+            self._trouble, wait_s = "", poll_s
+            if not counted:
+                self._stopping.wait(poll_s)
+
+
+def shown(monitor: Monitor, store: ModelStore, client: Client) -> Shown:
+    """What the metrics are to show now.
+
+    Raises:
+        ServiceUnreachable: Redis did not answer.
+    """
+    view = monitor.view()
+    if not view.leads or view.aliases is None:
+        return Shown(redis_up=True)
+    facts = server_facts(client)
+    promotions, rollbacks = rollbacks_by_actor(monitor.changes())
+    waiting = store.requests()
+    oldest = max((time.time() - request.created_ms / 1000 for request in waiting), default=0.0)
+    state = monitor.drifts.state
+    return Shown(
+        leads=True,
+        redis_up=True,
+        observations=view.observations,
+        newest_ms=view.newest_ms,
+        newest_hour=view.newest_hour,
+        book=view.book,
+        versions=view.versions,
+        candidate=view.aliases.candidate,
+        generation=view.aliases.generation,
+        paused=view.aliases.paused,
+        statistics=state.statistics,
+        drifts=state.counts,
+        trends=state.trends,
+        lags=view.lags,
+        blocks=view.blocks,
+        archive_lags=view.archive_lags,
+        archived=view.archived,
+        archive_failures=view.archive_failures,
+        promotions=promotions,
+        rollbacks=rollbacks,
+        requests=len(waiting),
+        oldest_request_s=max(0.0, oldest),
+        memory_bytes=int(facts.get("used_memory", 0)),
+        memory_limit_bytes=int(facts.get("maxmemory", 0)),
+    )
+
+
+def serve(settings: Settings) -> None:
+    """Run one monitor until SIGTERM or SIGINT."""
+    service = MonitorService(settings)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        service.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    service.run()

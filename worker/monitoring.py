@@ -1,0 +1,239 @@
+"""A model's monitor, one step at a time: leads or stands by, follows every partition, feeds the detectors.
+
+step ─┬─ lease: does another one lead?
+      ├─ every partition: new blocks ─► sums                     (worker/partition_monitor.py)
+      ├─ losses of the steps that are over ─► detectors ─► requests     (worker/drifting.py)
+      └─ old blocks ─► archive                                   (worker/archiving.py)
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from models.drift_inputs import trained_inputs
+from models.errors import FencedError, KillickError, OffsetConflict
+from models.windows import HOUR_MS, Book
+from worker.drifting import recent_inputs
+from worker.partition_monitor import PartitionMonitor, Watched
+from worker.pending import complete, merged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from models.audit import AuditEntry
+    from models.registry import Aliases, Registry
+    from models.scaling import SeriesForm
+    from worker.archiving import Archiver
+    from worker.drifting import DriftWatch
+    from worker.store import ModelStore
+
+IDLE_S = 60.0  # without new observations for so long, a partition is not waited for
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Followed:
+    """A partition, and when it had something new last (monotonic seconds)."""
+
+    monitor: PartitionMonitor
+    archiver: Archiver | None
+    moved_at: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """The lengths that a monitor goes by."""
+
+    lease_ms: int
+    ahead_steps: int  # how far a step may lie ahead
+
+
+@dataclass
+class View:
+    """What is to be seen of the monitor after a step."""
+
+    leads: bool = False
+    aliases: Aliases | None = None
+    book: Book = field(default_factory=Book)
+    newest_ms: int | None = None
+    versions: frozenset[int] = frozenset()  # that run anywhere
+    observations: int = 0
+    lags: dict[int, int] = field(default_factory=dict)
+    blocks: dict[int, int] = field(default_factory=dict)
+    archive_lags: dict[int, int] = field(default_factory=dict)
+    archived: int = 0
+    archive_failures: int = 0
+
+    @property
+    def newest_hour(self) -> int:
+        """The hour of event time that is not complete yet."""
+        return (self.newest_ms or 0) // HOUR_MS
+
+
+class Monitor:
+    """Follows all partitions of a model, as long as no other monitor does."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        form: SeriesForm,
+        store: ModelStore,
+        drifts: DriftWatch,
+        opens: Callable[[int], tuple[PartitionMonitor, Archiver | None]],
+        times: Times,
+    ) -> None:
+        self._registry = registry
+        self._form = form
+        self._store = store
+        self._opens = opens
+        self._times = times
+        self._followed: list[_Followed] = []
+        self._watched: Watched | None = None
+        self._judged: int | None = None  # the hour in which inputs and trend were judged last
+        self._merged: Book | None = None
+        self._changes: list[AuditEntry] = []
+        self.drifts = drifts
+        self.leads = False
+
+    def step(self, now: float, now_ms: int) -> int:
+        """How many observations were counted; `now` in monotonic seconds, `now_ms` since 1970.
+
+        Raises:
+            ServiceUnreachable: Redis did not answer; the next step begins with what it holds.
+            LedgerError: a record that can't be used.
+        """
+        try:
+            return self._step(now, now_ms)
+        except (FencedError, OffsetConflict) as error:
+            log.warning("the monitor begins anew: %s", error, extra={"action": "taken"})
+            self._leave()
+            return 0
+        except KillickError:
+            self._leave()
+            raise
+
+    def close(self) -> None:
+        """Keep what a successor would have to read again, and let it lead.
+
+        Raises:
+            ServiceUnreachable: Redis did not answer; nothing is lost by that.
+        """
+        if self.leads:
+            for one in self._followed:
+                one.monitor.keep_trails(now=True)
+            self._store.release()
+        self._leave()
+
+    def view(self) -> View:
+        """What is to be seen now."""
+        if not self.leads:
+            return View()
+        if self._merged is None:
+            self._merged = Book()
+            for one in self._followed:
+                self._merged.merge(one.monitor.book)
+        monitors = [one.monitor for one in self._followed]
+        archivers = [(o.monitor.partition, o.monitor, o.archiver) for o in self._followed if o.archiver is not None]
+        newest = self._newest()
+        return View(
+            leads=True,
+            aliases=self._registry.aliases(),
+            book=self._merged,
+            newest_ms=None if newest is None else newest * self._form.interval_ms,
+            versions=frozenset(seat.version for m in monitors for seat in m.seats if seat.leave_offset is None),
+            observations=sum(m.observations for m in monitors),
+            lags={m.partition: m.lag for m in monitors},
+            blocks={m.partition: m.blocks() for m in monitors},
+            archive_lags={n: a.lag(m.offset) for n, m, a in archivers},
+            archived=sum(a.archived for _, _, a in archivers),
+            archive_failures=sum(a.failures for _, _, a in archivers),
+        )
+
+    def changes(self) -> list[tuple[str, str]]:
+        """Every change of the registry: what, and by whom."""
+        if self._registry.audit(1) != self._changes[-1:]:
+            self._changes = self._registry.audit()
+        return [(entry.event, entry.actor) for entry in self._changes]
+
+    def _step(self, now: float, now_ms: int) -> int:
+        if not self._store.lease(self._times.lease_ms):
+            if self.leads:
+                log.warning("another monitor leads now", extra={"action": "stood-by"})
+                self._leave()
+            return 0
+        if not self.leads:
+            self.drifts.open()
+            self.leads = True
+            log.info("this monitor leads", extra={"action": "leads"})
+        self._open_new(now)
+        self._watch_incumbent()
+        counted = 0
+        for one in self._followed:
+            new = one.monitor.step(self.drifts.state.step)
+            if new:
+                one.moved_at = now
+                counted += new
+                self._merged = None
+            one.monitor.keep_trails()
+            if one.archiver is not None and one.monitor.newest is not None:
+                one.archiver.step(one.monitor.newest, one.monitor.offset, one.monitor.observations, now)
+        self._feed(now, now_ms)
+        return counted
+
+    def _open_new(self, now: float) -> None:
+        for number in range(len(self._followed), self._registry.partitions()):
+            monitor, archiver = self._opens(number)
+            monitor.open()
+            monitor.watched = self._watched
+            if archiver is not None:
+                archiver.open(monitor.offset, monitor.observations)
+            self._followed.append(_Followed(monitor, archiver, now))
+            self._merged = None
+            log.info(
+                "partition %d: the monitor goes on from offset %d", number, max(monitor.offset, 0),
+                extra={"action": "followed"},
+            )  # fmt: skip
+
+    def _watch_incumbent(self) -> None:
+        """Count the inputs of late in the bins of what the incumbent was trained on."""
+        incumbent = self._registry.aliases().incumbent
+        if incumbent is None or (self._watched is not None and self._watched.version == incumbent):
+            return
+        info = next((one for one in self._registry.versions() if one.version == incumbent), None)
+        trained = trained_inputs(info.training) if info is not None else None
+        if trained is not None and set(trained.features) <= set(self._form.features):
+            self._watched = Watched(incumbent, trained)
+            for one in self._followed:
+                one.monitor.watched = self._watched
+
+    def _feed(self, now: float, now_ms: int) -> None:
+        newest = self._newest()
+        if newest is None:
+            return
+        state = self.drifts.state
+        moving = [o.monitor.newest for o in self._followed if now - o.moved_at < IDLE_S or o.monitor.lag]
+        until = min((step for step in moving if step is not None), default=newest)
+        losses = merged((one.monitor.losses for one in self._followed), state.step)
+        self.drifts.feed(complete(losses, until=until, ahead_steps=self._times.ahead_steps), now_ms)
+        hour = newest * self._form.interval_ms // HOUR_MS
+        if hour != self._judged:
+            self._judged = hour
+            recent = None
+            if self._watched is not None:
+                hours = max(1, self._watched.trained.window_steps * self._form.interval_ms // HOUR_MS)
+                recent = recent_inputs((o.monitor.inputs for o in self._followed), self._watched, hours, hour)
+            self.drifts.judge_inputs(self._watched, recent, newest, now_ms)
+            if state.version is not None:
+                self.drifts.judge_trend(self.view().book, state.version, hour, newest, now_ms)
+        self.drifts.save()
+
+    def _newest(self) -> int | None:
+        """The newest step that was counted."""
+        return max((o.monitor.newest for o in self._followed if o.monitor.newest is not None), default=None)
+
+    def _leave(self) -> None:
+        self._followed, self._merged, self._watched, self._judged = [], None, None, None
+        self.leads = False

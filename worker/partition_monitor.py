@@ -1,0 +1,231 @@
+"""One partition as the monitor follows it: reads new blocks, scores them, moves cursor and sums in one call."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from consumers.roster import incumbent_at
+from models.tally import Scorer
+from models.windows import DAY_HOURS, HOUR_MS, Book, Key
+from worker.store import START, Advance, encode_sums, sums_field
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumers.ledger import Ledger
+    from consumers.roster import Seat
+    from models.blocks import Block, Ints
+    from models.drift_inputs import TrainedInputs
+    from models.scaling import SeriesForm
+    from models.tally import Scored
+    from worker.store import Losses, PartitionStore
+
+READ_OBSERVATIONS = 65_536  # at most, about, in one step
+READ_BLOCKS = 1_024
+TRAILS_EVERY = 200_000  # observations, or so many of each series, between two sets of trails
+TRAILS_PER_SERIES = 20
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The version whose inputs are compared with those of its training."""
+
+    version: int
+    trained: TrainedInputs
+
+    def count(self, features: Sequence[str], block: Block, hours: Ints) -> dict[int, Ints]:
+        """Hour → how many values lie in each bin, the features' bins in a row."""
+        named, of = np.unique(hours, return_inverse=True)
+        parts = []
+        for name, trained in self.trained.features.items():
+            f = features.index(name)
+            bins = len(trained.counts)
+            rows = np.flatnonzero(block.present[:, f])
+            at = np.searchsorted(np.asarray(trained.edges), block.values[rows, f], side="left")
+            parts.append(np.bincount(of[rows] * bins + at, minlength=len(named) * bins).reshape(len(named), bins))
+        counted = np.concatenate(parts, axis=1)
+        return dict(zip(named.tolist(), counted, strict=True))
+
+
+class PartitionMonitor:
+    """Scores one partition's blocks as they come."""
+
+    def __init__(self, ledger: Ledger, store: PartitionStore, form: SeriesForm, horizon: int) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._form = form
+        self._scorer = Scorer(form, horizon)
+        self._changed = 0  # observations since the trails were kept
+        self._blocks_a_read = 8
+        self.place = START
+        self.newest: int | None = None  # step
+        self.observations = 0
+        self.next = 0  # where the ledger stands
+        self.book = Book()
+        self.losses: Losses = {}
+        self.inputs: dict[tuple[int, int], Ints] = {}  # (version, hour) → counts
+        self.seats: Sequence[Seat] = ()
+        self.watched: Watched | None = None
+
+    @property
+    def partition(self) -> int:
+        """Its number."""
+        return self._ledger.partition
+
+    @property
+    def offset(self) -> int:
+        """Up to where everything is counted."""
+        return int(self.place.partition("-")[0])
+
+    @property
+    def lag(self) -> int:
+        """Records of the ledger that are not counted yet."""
+        return max(0, self.next - max(self.offset, 0))
+
+    def blocks(self) -> int:
+        """How many blocks the ledger holds."""
+        return self._ledger.block_count()
+
+    def open(self) -> None:
+        """Take the partition, and go on where whoever had it before stood.
+
+        Raises:
+            ServiceUnreachable, LedgerError: as `PartitionStore.take`.
+        """
+        standing = self._store.take()
+        self.place, self.observations = standing.place, standing.observations
+        self.newest = standing.newest if standing.observations else None
+        self.book, self.losses, self.inputs = self._store.book(), self._store.losses(), self._store.inputs()
+        for first, recent in self._store.trails(standing.trails):
+            self._scorer.trails.restore(first, recent)
+        if not standing.trails:
+            self._store.need("monitor", max(0, self.offset))
+        place = standing.trails_place
+        while place != self.place:
+            blocks, place = self._ledger.read_blocks(place, READ_BLOCKS, self.offset)
+            if not blocks:
+                break
+            blocks = [block for block in blocks if len(block)]
+            self._scorer.follow(blocks)
+            self._changed += sum(map(len, blocks))
+
+    def step(self, fed: int | None) -> int:
+        """How many observations were counted; the detectors were `fed` up to this step, whose losses may go.
+
+        Raises:
+            FencedError, OffsetConflict: another monitor is at work, or Redis lost its tail: open anew.
+            ServiceUnreachable: Redis did not answer: open anew.
+        """
+        head = self._ledger.head()
+        if head is None:
+            return 0
+        self.next = head.next
+        blocks, place = self._ledger.read_blocks(self.place, self._blocks_a_read, head.next)
+        if not blocks:
+            return 0
+        self.seats = self._ledger.roster()
+        self._mind_holes(blocks[0].start)
+        self._scorer = self._scorer.wide_enough(max((p.shape[1] for b in blocks for p in b.pairs.values()), default=1))
+        filled = [block for block in blocks if len(block)]
+        count = sum(map(len, filled))
+        newest = max([int(block.step.max()) for block in filled], default=self.newest or 0)
+        change = Advance(self.place, place, max(newest, self.newest or newest), count)
+        self._count(filled, change, fed)
+        self._store.advance(change)
+        self.place, self.newest = place, change.newest if filled or self.newest is not None else None
+        self.observations += count
+        self._changed += count
+        self._pace(len(blocks), count)
+        return max(count, 1)
+
+    def keep_trails(self, *, now: bool = False) -> None:
+        """Keep what the references look back on, when it is time or `now`: from here on a restart reads blocks.
+
+        Raises:
+            FencedError, ServiceUnreachable: as `step`.
+        """
+        due = max(TRAILS_EVERY, TRAILS_PER_SERIES * len(self._scorer.trails))
+        if self._changed >= due or (now and self._changed):
+            self._store.keep_trails(self._scorer.trails, self.place, self.offset)
+            self._changed = 0
+
+    def _count(self, blocks: Sequence[Block], change: Advance, fed: int | None) -> None:
+        """Add the blocks to sums, losses and inputs, and write into `change` what that changed."""
+        answering = np.array([incumbent_at(self.seats, block.start) or 0 for block in blocks])
+        touched: set[Key] = set()
+        lost: set[tuple[int, int]] = set()
+        for scored in self._scorer.score(blocks):
+            for version, one in scored.items():
+                hours = one.step * self._form.interval_ms // HOUR_MS
+                named, group = np.unique(hours, return_inverse=True)
+                touched |= self.book.add(version, one.leads, named, one.sums(group, len(named)))
+                lost |= self._lose(version, one, answering[one.block] == version, fed)
+        change.sums = {
+            sums_field(key): encode_sums(self.book.leads[key.version], self.book.sums[key]) for key in touched
+        }
+        hour = change.newest * self._form.interval_ms // HOUR_MS
+        outdated = self.book.outdated(hour)
+        for key in outdated:
+            del self.book.sums[key]
+        change.sums |= self._count_inputs(blocks)
+        gone = self._outdated_inputs(hour)
+        for known in gone:
+            del self.inputs[known]
+        change.forget_sums = [*map(sums_field, outdated), *(_inputs_field(*known) for known in gone)]
+        change.losses = {key: self.losses[key] for key in lost}
+        change.forget_losses = [key for key in self.losses if fed is not None and key[0] <= fed]
+        for fed_already in change.forget_losses:
+            del self.losses[fed_already]
+
+    def _lose(self, version: int, scored: Scored, answered: np.ndarray, fed: int | None) -> set[tuple[int, int]]:
+        """Add the losses of a version where it answered, by step; those of steps that are over come too late."""
+        total, number = scored.losses
+        rows = np.flatnonzero(answered & (number > 0) & (scored.step > (fed if fed is not None else -np.inf)))
+        steps, of = np.unique(scored.step[rows], return_inverse=True)
+        sums, counts = np.bincount(of, total[rows]), np.bincount(of, number[rows])
+        for step, loss, count in zip(steps.tolist(), sums.tolist(), counts.tolist(), strict=True):
+            before = self.losses.get((step, version), (0, 0.0))
+            self.losses[step, version] = (before[0] + int(count), before[1] + loss)
+        return {(step, version) for step in steps.tolist()}
+
+    def _count_inputs(self, blocks: Sequence[Block]) -> dict[str, bytes]:
+        if self.watched is None or not self.watched.trained.features:
+            return {}
+        version, changed = self.watched.version, {}
+        for block in blocks:
+            hours = block.step * self._form.interval_ms // HOUR_MS
+            for hour, counted in self.watched.count(self._form.features, block, hours).items():
+                before = self.inputs.get((version, hour))
+                self.inputs[version, hour] = counted if before is None else before + counted
+                changed[version, hour] = self.inputs[version, hour]
+        return {_inputs_field(*key): counted.astype("<i8").tobytes() for key, counted in changed.items()}
+
+    def _outdated_inputs(self, hour: int) -> list[tuple[int, int]]:
+        if self.watched is None:
+            return []
+        kept = self.watched.trained.window_steps * self._form.interval_ms // HOUR_MS + DAY_HOURS
+        return [key for key in self.inputs if key[0] != self.watched.version or key[1] < hour - kept]
+
+    def _mind_holes(self, start: int) -> None:
+        """Where blocks went before they were read, the references begin anew: their values are not those before."""
+        if self.place != START and start > self.offset:
+            log.warning(
+                "partition %d: records %d to %d were trimmed before the monitor read them: they are in no figure",
+                self.partition, self.offset, start, extra={"action": "hole"},
+            )  # fmt: skip
+            self._scorer = Scorer(self._form, self._scorer.horizon)
+
+    def _pace(self, blocks: int, count: int) -> None:
+        """Read as many blocks next time as bring about as many observations as fit."""
+        per_block = max(1.0, count / blocks)
+        self._blocks_a_read = int(min(READ_BLOCKS, max(1, READ_OBSERVATIONS / per_block)))
+
+
+def _inputs_field(version: int, hour: int) -> str:
+    return f"inputs/{version}/{hour}"
