@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from consumers.opening import Opener
     from consumers.stream import Version
     from consumers.versions import Versions
+    from worker.monitoring import Monitor
     from worker.settings import Settings
+    from worker.store import ModelStore
 
 
 def redis_client(settings: Settings) -> Client:
@@ -264,6 +266,58 @@ def opener(
         sender=sender,
         observer=observer,
     )
+
+
+def monitor(settings: Settings, client: Client) -> tuple[Monitor, ModelStore]:
+    """A monitor of the model, and the store that it shares with others.
+
+    Raises:
+        ConfigError: the archive's path can't be used.
+    """
+    from consumers.ledger import Ledger
+    from consumers.opening import new_token
+    from models.drift_limits import DriftLimits
+    from worker.archiving import Archiver
+    from worker.drifting import DriftWatch
+    from worker.monitoring import Monitor, Times
+    from worker.partition_monitor import PartitionMonitor
+    from worker.store import ModelStore, PartitionStore
+
+    form, name, token = settings.series_form(), settings.model.name, new_token()
+    kept = archive(settings)
+    after_steps = settings.archive.after.ms // settings.interval_ms
+
+    def opens(partition: int) -> tuple[PartitionMonitor, Archiver | None]:
+        ledger = Ledger(client, name, partition)
+        store = PartitionStore(client, name, partition, token)
+        monitor = PartitionMonitor(ledger, store, form, settings.model.horizon)
+        if kept is None:
+            return monitor, None
+        return monitor, Archiver(kept, ledger, store, form, settings.archive.rows, after_steps)
+
+    drift = settings.drift
+    limits = DriftLimits(
+        false_alarms=drift.false_alarms, calibration_steps=drift.calibration_steps, ks=drift.ks, psi=drift.psi,
+        trend_p=drift.trend_p,
+    )  # fmt: skip
+    store = ModelStore(client, name, token)
+    watch = DriftWatch(store, limits, settings.interval_ms)
+    times = Times(settings.monitor.lease.ms, max(1, settings.max_ahead_ms // settings.interval_ms))
+    return Monitor(registry(settings, client), form, store, watch, opens, times), store
+
+
+def leave_ledgers(settings: Settings, client: Client) -> int:
+    """Let blocks go that no monitor has counted or archived yet; of how many partitions."""
+    from consumers.opening import new_token
+    from worker.store import PartitionStore
+
+    numbers = range(registry(settings, client).partitions())
+    for number in numbers:
+        store = PartitionStore(client, settings.model.name, number, new_token())
+        store.take()
+        for name in ("monitor", "archive"):
+            store.need(name, None)
+    return len(numbers)
 
 
 def consumer(
