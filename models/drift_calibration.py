@@ -1,0 +1,185 @@
+"""What a quiet stream of losses looks like, and how loud the detectors must be called before they count.
+
+A loss is turned into two readings. The *level* is its distance from the quiet mean in quiet standard deviations.
+The *scatter* is the amount by which the loss misses what the one before let expect, in quiet means of that amount:
+
+    z_t = (L_t - mean) / sd          r_t = z_t - phi · z_{t-1}          scatter_t = |r_t| / mean|r|
+
+Where errors grow by a factor, both rise; the scatter hardly depends on its own past, so it tells in a third of the
+time that the level needs. Where a constant is added to the errors only the level rises. Both are bounded, so that one
+disaster is no drift.
+
+The thresholds come from simulated quiet streams: a stationary bootstrap of the quiet readings (Politis and Romano 1994,
+JASA 89, 1303), long blocks of them joined at random, so that their autocorrelation and their cycles stay. Each detector
+runs over them, and its threshold is where alarms come at the wanted rate.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from models.drift_detectors import ALLOWANCE, FORGETTING, Detectors, Thresholds, adwin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+BOUND = 6.0  # readings beyond are cut: sd of the level, means of the scatter
+LARGEST = 1e100  # a loss beyond it counts as this much: squares stay finite
+
+SEED = 20_130_101
+PH_STREAMS, ADWIN_STREAMS = 512, 128
+WATCHED_STEPS = 2_000  # of a simulated stream after its quiet span
+BLOCK_STEPS = 48  # mean length of the bootstrap's blocks
+LEAST_EVIDENCE, MOST_EVIDENCE = 0.1, 300.0  # log10(1/delta) of ADWIN
+LEAST_SUM = 6.0  # a threshold of Page-Hinkley below it would make two steps a drift
+COUNTED_ALARMS = 8.0  # a rate that so few simulated alarms tell is drawn out from more frequent ones
+
+Floats = NDArray[np.float64]
+
+
+class Quiet(msgspec.Struct, frozen=True, kw_only=True):
+    """How quiet losses are read: mean, standard deviation, dependence on the last one, mean miss."""
+
+    mean: float
+    sd: float
+    phi: float
+    miss: float
+
+    @classmethod
+    def of(cls, losses: Floats) -> Quiet:
+        """The quiet form of `(T,)` losses; a spread that is nothing counts as a millionth of the mean."""
+        mean = float(losses.mean())
+        least = max(1e-6 * mean, 1e-12)
+        sd = max(float(losses.std()), least)
+        z = (losses - mean) / sd
+        past = float(z[:-1] @ z[:-1])
+        phi = min(max(float(z[1:] @ z[:-1]) / past, 0.0), 0.99) if past > 0 else 0.0
+        miss = float(np.abs(z[1:] - phi * z[:-1]).mean())
+        return cls(mean=mean, sd=sd, phi=phi, miss=max(miss, 1e-3))
+
+    def readings(self, losses: Floats, before: float | None = None) -> Floats:
+        """Level and scatter of `(T,)` losses, `(T, 2)`; `before` is the loss before the first, else its own equal."""
+        z = (losses - self.mean) / self.sd
+        last = z[0] if before is None else (before - self.mean) / self.sd
+        misses = np.abs(z - self.phi * np.concatenate([[last], z[:-1]])) / self.miss
+        return np.stack([np.clip(z, -BOUND, BOUND), np.minimum(misses, BOUND)], axis=1)
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What a quiet span told: how its losses are read, and when the readings are loud."""
+
+    quiet: Quiet
+    thresholds: Thresholds
+
+    @classmethod
+    def of(cls, losses: Floats, per_step: float) -> Calibration:
+        """The calibration that `(T,)` quiet losses give, at `per_step` false alarms a step."""
+        quiet = Quiet.of(losses)
+        return cls(quiet=quiet, thresholds=thresholds_of(quiet.readings(losses), per_step))
+
+    def was_quiet(self, losses: Floats) -> bool:
+        """Whether its own losses raise no alarm, neither forwards nor backwards: a rise or fall within is neither."""
+        ways = (losses, losses[::-1])
+        return not any(Detectors(self.thresholds).add_all(self.quiet.readings(way).tolist()) for way in ways)
+
+
+def thresholds_of(readings: Floats, per_step: float) -> Thresholds:
+    """Thresholds at which quiet readings `(T, 2)` raise `per_step` alarms a step, all four detectors together."""
+    rng = np.random.default_rng(SEED)
+    streams = quiet_streams(readings, PH_STREAMS, len(readings) + WATCHED_STEPS, rng)  # (N, T, 2)
+    quiet, each = len(readings), per_step / 4.0
+    sums = [_sum_at(highest_sums(streams[:, :, r]), quiet, each) for r in range(2)]
+    few = streams[:ADWIN_STREAMS]
+    evidence = [_evidence_at(few[:, :, r].tolist(), quiet, each) for r in range(2)]
+    return Thresholds(page_hinkley=(sums[0], sums[1]), adwin=(evidence[0], evidence[1]))
+
+
+def quiet_streams(readings: Floats, streams: int, steps: int, rng: np.random.Generator) -> Floats:
+    """Simulated quiet streams `(streams, steps, 2)`: blocks of the readings `(T, 2)`, of random length, end to end."""
+    length = len(readings)
+    begins = rng.random((streams, steps)) < 1.0 / min(BLOCK_STEPS, length)
+    begins[:, 0] = True
+    since = np.arange(steps) - np.maximum.accumulate(np.where(begins, np.arange(steps), 0), axis=1)
+    drawn = rng.integers(length, size=(streams, steps))
+    first = np.take_along_axis(drawn, np.arange(steps) - since, axis=1)
+    streams_of: Floats = readings[(first + since) % length]
+    return streams_of
+
+
+def highest_sums(streams: Floats) -> Floats:
+    """Page-Hinkley's sum over its least so far, the highest up to each step, `(N, T)` from readings `(N, T)`."""
+    count = np.arange(1, streams.shape[1] + 1)
+    rises = streams - np.cumsum(streams, axis=1) / count - ALLOWANCE
+    total = np.zeros(len(streams))
+    least = np.full(len(streams), np.inf)
+    found = np.empty_like(streams)
+    for t in range(streams.shape[1]):
+        total = FORGETTING * total + rises[:, t]
+        least = np.minimum(least, total)
+        found[:, t] = total - least
+    return np.asarray(np.maximum.accumulate(found, axis=1))
+
+
+def _sum_at(highest: Floats, quiet: int, per_step: float) -> float:
+    """The threshold at which the first alarms of the watched steps come `per_step` a step."""
+    top = highest[:, -1]
+
+    def rate(threshold: float) -> float:
+        alarmed = top > threshold
+        began = np.argmax(highest > threshold, axis=1)
+        watched = np.where(alarmed, np.maximum(began - quiet + 1, 0), highest.shape[1] - quiet)
+        count = int((alarmed & (began >= quiet)).sum())
+        return count / max(int(watched.sum()), 1)
+
+    least = COUNTED_ALARMS / (len(highest) * (highest.shape[1] - quiet))
+    return max(_where(rate, per_step, (0.0, float(top.max())), least), LEAST_SUM)
+
+
+def _evidence_at(streams: Sequence[Sequence[float]], quiet: int, per_step: float) -> float:
+    """log10(1/delta) at which ADWIN's first alarms of the watched steps come `per_step` a step."""
+
+    def rate(evidence: float) -> float:
+        ends = [first_rise(stream, evidence) for stream in streams]
+        watched = sum(
+            max((len(stream) if e is None else e + 1) - quiet, 0) for e, stream in zip(ends, streams, strict=True)
+        )
+        return sum(e is not None and e >= quiet for e in ends) / max(watched, 1)
+
+    least = COUNTED_ALARMS / (len(streams) * (len(streams[0]) - quiet))
+    return min(max(_where(rate, per_step, (0.0, 40.0), least), LEAST_EVIDENCE), MOST_EVIDENCE)
+
+
+def _where(rate: Callable[[float], float], wanted: float, between: tuple[float, float], least: float) -> float:
+    """Where a falling rate of alarms reaches the wanted one: by halving; below `least` drawn out exponentially.
+
+    The rate of first passages of a sum beyond a high threshold falls exponentially with it (Siegmund 1985,
+    Sequential Analysis, ch. 2), so two thresholds tell the rest.
+    """
+    if wanted >= least:
+        return _halved(rate, wanted, between)
+    near, far = _halved(rate, 8.0 * least, between), _halved(rate, least, between)
+    return far + (far - near) / math.log(8.0) * math.log(least / wanted)
+
+
+def _halved(rate: Callable[[float], float], wanted: float, between: tuple[float, float]) -> float:
+    low, high = between
+    for _ in range(9):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if rate(middle) > wanted else (low, middle)
+    return high
+
+
+def first_rise(stream: Sequence[float], evidence: float) -> int | None:
+    """The step at which ADWIN first cuts its window because the readings rose; None if it never does."""
+    detector = adwin(evidence)
+    for step, reading in enumerate(stream):
+        before = detector.estimation
+        detector.update(reading)  # type: ignore[no-untyped-call]
+        if detector.drift_detected and detector.estimation > before:
+            return step
+    return None
