@@ -252,4 +252,5 @@ def plan_of(settings: Settings) -> FitPlan:
         validation=training.validation,
         evaluation=training.evaluation,
         threads=settings.network.threads,
+        recent_steps=max(settings.drift.recent.ms // settings.model.interval.ms, 1),
     )

@@ -18,6 +18,7 @@ import numpy as np
 from rich.table import Table
 
 from consumers.stream import Arrivals, Partition, admit
+from models.drift_inputs import inputs_of
 from models.errors import DataError
 from models.times import rfc3339, step_of
 from worker.patience import patiently
@@ -47,7 +48,8 @@ SHOWN_LEADS = (1, 2, 3, 6, 12, 24, 48, 72, 96, 168, 336, 720)
 class FitPlan:
     """What to fit: the model's form, a network (its gain is worked out here) and how to train it.
 
-    `validation` and `evaluation` are shares of the history's steps, the last ones.
+    `validation` and `evaluation` are shares of the history's steps, the last ones; `recent_steps` is how long a span
+    of inputs the monitor will compare with those of the training.
     """
 
     form: SeriesForm
@@ -56,6 +58,7 @@ class FitPlan:
     validation: float = 0.15
     evaluation: float = 0.15
     threads: int = 1
+    recent_steps: int = 168
 
 
 @dataclass(frozen=True)
@@ -148,13 +151,14 @@ def fit(history: History, plan: FitPlan, console: Console, progress_stream: Text
         "until": rfc3339(int(block.step.max()) * plan.form.interval_ms),
         "sha256": digest(history),
     }
+    inputs = _inputs(plan, block, sequences.first_step + spans.train_end)
     return Fitted(
         architecture=architecture,
         weights=weights_to_bytes(outcome.weights, architecture),
         checks=checks,
         outcome=outcome,
         skill=found,
-        training=record(plan, data, spans, checks, outcome, found),
+        training={**record(plan, data, spans, checks, outcome, found), "inputs": inputs},
     )
 
 
@@ -227,6 +231,12 @@ def record(
         "seconds": round(outcome.seconds, 2),
         "skill": skill.as_json(),
     }
+
+
+def _inputs(plan: FitPlan, block: Block, end_step: int) -> dict[str, Any]:
+    """Histograms of the features over the training span, for the monitor to compare with what comes later."""
+    shown = block.take(np.flatnonzero(block.step < end_step))
+    return inputs_of(plan.form.features, shown.values, shown.present, shown.step, window_steps=plan.recent_steps)
 
 
 def _train(

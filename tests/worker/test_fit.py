@@ -16,6 +16,7 @@ from consumers.history import History
 from consumers.roster import Seat
 from consumers.stream import Partition, Version, fold
 from models.architecture import Architecture, Inputs
+from models.drift_inputs import trained_inputs
 from models.errors import DataError, ServiceUnreachable
 from models.learning import TrainingSettings
 from models.network import Network
@@ -186,6 +187,22 @@ def test_what_is_kept_of_a_training_says_which_data_it_saw(fitted: tuple[Fitted,
         replace(history, series_index=1 - history.series_index),
     ]
     assert len({digest(other) for other in (*others, history)}) == 6
+
+
+def test_what_is_kept_of_a_training_says_how_its_inputs_were_distributed(fitted: tuple[Fitted, str, str]) -> None:
+    """Counts of every feature's present values in the training span alone, as pandas cuts them; JSON can carry it."""
+    kept = msgspec.json.decode(msgspec.json.encode(fitted[0].training))
+    inputs = trained_inputs(kept)
+    assert inputs is not None
+    assert inputs.window_steps == PLAN.recent_steps
+    history = days_of()
+    trained = history.time_ms // HOUR_MS < kept["spans"]["train_end"]
+    for f, feature in enumerate(FORM.features):
+        values = pd.Series(history.values[trained & history.present[:, f], f])
+        one = inputs.features[feature]
+        cut = pd.cut(values, [-np.inf, *one.edges, np.inf]).value_counts(sort=False)
+        assert one.counts == cut.tolist()
+        assert 0 < one.usual_ks < 1
 
 
 def test_gains_come_from_the_training_span_and_the_plain_form_has_none(fitted: tuple[Fitted, str, str]) -> None:
