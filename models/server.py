@@ -138,6 +138,12 @@ def server_facts(client: Client) -> dict[str, Any]:
     return facts
 
 
+def memory(client: Client) -> tuple[int, int]:
+    """The bytes that the server (in a cluster: one of them) uses, and its limit, 0 where it has none."""
+    facts = calling(client.info, "memory")
+    return int(facts.get("used_memory", 0)), int(facts.get("maxmemory", 0))
+
+
 def promise(client: Client) -> Promise:
     """Whether what the server acknowledged survives a power cut: always, on request (`WAITAOF`), or nobody knows.
 

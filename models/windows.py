@@ -18,7 +18,7 @@ import numpy as np
 from models.tally import COLUMNS, PAIRS, REFERENCES, Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from models.blocks import Floats, Ints
 
@@ -73,11 +73,16 @@ class Book:
         before = self.sums.get(key)
         self.sums[key] = part.copy() if before is None else before + part
 
-    def merge(self, other: Book) -> None:
-        """Add another partition's sums."""
-        self.leads |= other.leads
-        for key, part in other.sums.items():
-            self.put(key, part)
+    def merge(self, parts: Sequence[Book], keys: Iterable[Key] | None = None) -> None:
+        """Make these entries, or all, the sums of those of the partitions `parts`."""
+        for part in parts:
+            self.leads |= part.leads
+        for key in {key for part in parts for key in part.sums} if keys is None else keys:
+            found = [part.sums[key] for part in parts if key in part.sums]
+            if found:
+                self.sums[key] = np.sum(found, axis=0) if len(found) > 1 else found[0]
+            else:
+                self.sums.pop(key, None)
 
     def outdated(self, newest_hour: int) -> set[Key]:
         """The entries that no window reaches any more."""

@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from models.errors import ServiceUnreachable
-from models.server import server_facts
+from models.errors import LedgerError, ServiceUnreachable
+from models.server import memory
 from worker import wiring
 from worker.metrics import Health, Pages
 from worker.metrics_monitor import MonitorMetrics, Shown, rollbacks_by_actor
@@ -59,7 +59,7 @@ class MonitorService:
         log.info("watching model %s", self._settings.model.name, extra={"action": "started"})
         try:
             self._watch(monitor, store, client)
-            with suppress(ServiceUnreachable):
+            with suppress(ServiceUnreachable, LedgerError):  # nothing is lost: a successor reads a little more
                 monitor.close()
             log.info("stopped", extra={"action": "stopped"})
         finally:
@@ -104,7 +104,7 @@ def shown(monitor: Monitor, store: ModelStore, client: Client) -> Shown:
     view = monitor.view()
     if not view.leads or view.aliases is None:
         return Shown(redis_up=True)
-    facts = server_facts(client)
+    used, limit = memory(client)
     promotions, rollbacks = rollbacks_by_actor(monitor.changes())
     waiting = store.requests()
     oldest = max((time.time() - request.created_ms / 1000 for request in waiting), default=0.0)
@@ -132,8 +132,8 @@ def shown(monitor: Monitor, store: ModelStore, client: Client) -> Shown:
         rollbacks=rollbacks,
         requests=len(waiting),
         oldest_request_s=max(0.0, oldest),
-        memory_bytes=int(facts.get("used_memory", 0)),
-        memory_limit_bytes=int(facts.get("maxmemory", 0)),
+        memory_bytes=used,
+        memory_limit_bytes=limit,
     )
 
 

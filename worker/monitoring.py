@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from models.drift_inputs import trained_inputs
-from models.errors import FencedError, KillickError, OffsetConflict
+from models.errors import DataError, FencedError, KillickError, OffsetConflict
 from models.windows import HOUR_MS, Book
 from worker.drifting import recent_inputs
 from worker.partition_monitor import PartitionMonitor, Watched
@@ -92,6 +92,7 @@ class Monitor:
         self._times = times
         self._followed: list[_Followed] = []
         self._watched: Watched | None = None
+        self._seen: int | None = None  # the incumbent whose training was looked at
         self._judged: int | None = None  # the hour in which inputs and trend were judged last
         self._merged: Book | None = None
         self._changes: list[AuditEntry] = []
@@ -107,7 +108,7 @@ class Monitor:
         """
         try:
             return self._step(now, now_ms)
-        except (FencedError, OffsetConflict) as error:
+        except (FencedError, OffsetConflict, DataError) as error:
             log.warning("the monitor begins anew: %s", error, extra={"action": "taken"})
             self._leave()
             return 0
@@ -123,7 +124,7 @@ class Monitor:
         """
         if self.leads:
             for one in self._followed:
-                one.monitor.keep_trails(now=True)
+                one.monitor.keep_trails(None)
             self._store.release()
         self._leave()
 
@@ -131,17 +132,13 @@ class Monitor:
         """What is to be seen now."""
         if not self.leads:
             return View()
-        if self._merged is None:
-            self._merged = Book()
-            for one in self._followed:
-                self._merged.merge(one.monitor.book)
         monitors = [one.monitor for one in self._followed]
         archivers = [(o.monitor.partition, o.monitor, o.archiver) for o in self._followed if o.archiver is not None]
         newest = self._newest()
         return View(
             leads=True,
             aliases=self._registry.aliases(),
-            book=self._merged,
+            book=self._book(),
             newest_ms=None if newest is None else newest * self._form.interval_ms,
             versions=frozenset(seat.version for m in monitors for seat in m.seats if seat.leave_offset is None),
             observations=sum(m.observations for m in monitors),
@@ -176,8 +173,7 @@ class Monitor:
             if new:
                 one.moved_at = now
                 counted += new
-                self._merged = None
-            one.monitor.keep_trails()
+            one.monitor.keep_trails(now)
             if one.archiver is not None and one.monitor.newest is not None:
                 one.archiver.step(one.monitor.newest, one.monitor.offset, one.monitor.observations, now)
         self._feed(now, now_ms)
@@ -200,14 +196,19 @@ class Monitor:
     def _watch_incumbent(self) -> None:
         """Count the inputs of late in the bins of what the incumbent was trained on."""
         incumbent = self._registry.aliases().incumbent
-        if incumbent is None or (self._watched is not None and self._watched.version == incumbent):
+        if incumbent == self._seen:
             return
+        self._seen = incumbent
         info = next((one for one in self._registry.versions() if one.version == incumbent), None)
-        trained = trained_inputs(info.training) if info is not None else None
-        if trained is not None and set(trained.features) <= set(self._form.features):
-            self._watched = Watched(incumbent, trained)
-            for one in self._followed:
-                one.monitor.watched = self._watched
+        trained = None
+        try:
+            trained = trained_inputs(info.training) if info is not None else None
+        except DataError as error:
+            log.warning("version %s: its inputs are not watched: %s", incumbent, error, extra={"action": "unwatched"})
+        known = trained is not None and set(trained.features) <= set(self._form.features)
+        self._watched = Watched(incumbent, trained) if known and incumbent and trained else None
+        for one in self._followed:
+            one.monitor.watched = self._watched
 
     def _feed(self, now: float, now_ms: int) -> None:
         newest = self._newest()
@@ -227,13 +228,26 @@ class Monitor:
                 recent = recent_inputs((o.monitor.inputs for o in self._followed), self._watched, hours, hour)
             self.drifts.judge_inputs(self._watched, recent, newest, now_ms)
             if state.version is not None:
-                self.drifts.judge_trend(self.view().book, state.version, hour, newest, now_ms)
+                self.drifts.judge_trend(self._book(), state.version, hour, newest, now_ms)
         self.drifts.save()
+
+    def _book(self) -> Book:
+        """The sums of all partitions."""
+        monitors = [one.monitor for one in self._followed]
+        if self._merged is None:
+            self._merged = Book()
+            self._merged.merge([m.book for m in monitors])
+        else:
+            self._merged.merge([m.book for m in monitors], set().union(*(m.touched for m in monitors)))
+        for one in monitors:
+            one.touched.clear()
+        return self._merged
 
     def _newest(self) -> int | None:
         """The newest step that was counted."""
         return max((o.monitor.newest for o in self._followed if o.monitor.newest is not None), default=None)
 
     def _leave(self) -> None:
-        self._followed, self._merged, self._watched, self._judged = [], None, None, None
+        self._followed, self._merged, self._judged = [], None, None
+        self._watched, self._seen = None, None
         self.leads = False

@@ -28,6 +28,7 @@ READ_OBSERVATIONS = 65_536  # at most, about, in one step
 READ_BLOCKS = 1_024
 TRAILS_EVERY = 200_000  # observations, or so many of each series, between two sets of trails
 TRAILS_PER_SERIES = 20
+TRAILS_EVERY_S = 600.0  # and at least so often where anything changed: else blocks wait too long to be let go
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class PartitionMonitor:
         self._form = form
         self._scorer = Scorer(form, horizon)
         self._changed = 0  # observations since the trails were kept
+        self._kept_at: float | None = None  # when they were, monotonic seconds
         self._blocks_a_read = 8
         self.place = START
         self.newest: int | None = None  # step
@@ -71,6 +73,7 @@ class PartitionMonitor:
         self.losses: Losses = {}
         self.inputs: dict[tuple[int, int], Ints] = {}  # (version, hour) → counts
         self.seats: Sequence[Seat] = ()
+        self.touched: set[Key] = set()  # entries of the book that changed since somebody asked
         self.watched: Watched | None = None
 
     @property
@@ -99,6 +102,7 @@ class PartitionMonitor:
             ServiceUnreachable, LedgerError: as `PartitionStore.take`.
         """
         standing = self._store.take()
+        self.seats = self._ledger.roster()
         self.place, self.observations = standing.place, standing.observations
         self.newest = standing.newest if standing.observations else None
         self.book, self.losses, self.inputs = self._store.book(), self._store.losses(), self._store.inputs()
@@ -144,16 +148,21 @@ class PartitionMonitor:
         self._pace(len(blocks), count)
         return max(count, 1)
 
-    def keep_trails(self, *, now: bool = False) -> None:
-        """Keep what the references look back on, when it is time or `now`: from here on a restart reads blocks.
+    def keep_trails(self, now: float | None) -> None:
+        """Keep what the references look back on, when it is time: from here on a restart reads blocks.
+
+        `now` in monotonic seconds; None: it is time.
 
         Raises:
             FencedError, ServiceUnreachable: as `step`.
         """
+        if self._kept_at is None:
+            self._kept_at = now
+        long_ago = now is None or self._kept_at is None or now - self._kept_at >= TRAILS_EVERY_S
         due = max(TRAILS_EVERY, TRAILS_PER_SERIES * len(self._scorer.trails))
-        if self._changed >= due or (now and self._changed):
+        if self._changed >= due or (self._changed and long_ago):
             self._store.keep_trails(self._scorer.trails, self.place, self.offset)
-            self._changed = 0
+            self._changed, self._kept_at = 0, now
 
     def _count(self, blocks: Sequence[Block], change: Advance, fed: int | None) -> None:
         """Add the blocks to sums, losses and inputs, and write into `change` what that changed."""
@@ -173,6 +182,7 @@ class PartitionMonitor:
         outdated = self.book.outdated(hour)
         for key in outdated:
             del self.book.sums[key]
+        self.touched |= touched | outdated
         change.sums |= self._count_inputs(blocks)
         gone = self._outdated_inputs(hour)
         for known in gone:
