@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 KAFKA  := .kafka/libs/.ready
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench lock clean
@@ -28,9 +30,10 @@ check: setup ## ruff and mypy --strict
 bench: setup $(KAFKA) ## list the benchmarks and how to run each
 	@$(BIN)/python -m benchmarks
 
-lock: setup ## make requirements.lock anew from pyproject.toml (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --all-extras \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --upgrade --output-file requirements.lock pyproject.toml
+lock: setup ## make the three lock files anew from pyproject.toml (needs uv)
+	$(COMPILE) --all-extras --upgrade --output-file requirements.lock pyproject.toml
+	$(COMPILE) --constraint requirements.lock --output-file requirements.runtime.lock pyproject.toml
+	echo 'hatchling>=1.27' | $(COMPILE) --constraint requirements.lock --output-file requirements.build.lock -
 
 clean: ## remove all that the other commands made
 	rm -rf $(VENV) .kafka build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
