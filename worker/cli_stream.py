@@ -47,11 +47,13 @@ def status(session: Session, as_json: bool) -> None:
     aliases = registry.aliases()
     paused = str(registry.last("pause", "rollback") or "") if aliases.paused else ""
     partitions = [found for ledger in wiring.ledgers(settings, client) if (found := _look(ledger)) is not None]
+    monitored = wiring.monitored(settings, client)
     client.close()
     ends = (log_ends.found(LAG_S) or {}) if partitions else {}
     for part in partitions:
         end = ends.get(part["partition"])
         part["lag"] = None if end is None else max(0, end - part["next_offset"])
+        part["monitored"] = monitored.offsets[part["partition"]]
     body = {
         "model": settings.model.name,
         "incumbent": aliases.incumbent,
@@ -60,6 +62,7 @@ def status(session: Session, as_json: bool) -> None:
         "generation": aliases.generation,
         "paused": aliases.paused,
         "paused_why": paused,
+        "monitor": monitored.runs,
         "partitions": partitions,
     }
     click.echo(json.dumps(body, indent=2) if as_json else _describe(body))
@@ -113,12 +116,19 @@ def _describe(body: dict[str, Any]) -> str:
         return "\n".join(lines)
     heads = ("partition", "version", "since", "next", "lag", "published", "series", "forecasts", "pairs", "refused",
              "generation", "shadows", "state")  # fmt: skip
+    lines.append(_monitor(body))
     rows = [heads, *(_row(part, body["generation"]) for part in body["partitions"])]
     widths = [max(len(row[at]) for row in rows) for at in range(len(heads) - 1)]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=False)]
         lines.append("  ".join([*cells, row[-1]]))
     return "\n".join(lines)
+
+
+def _monitor(body: dict[str, Any]) -> str:
+    counted = [part["next_offset"] - part["monitored"] for part in body["partitions"]]
+    behind = f"{sum(counted):,} records are not counted yet" if any(counted) else "everything is counted"
+    return f"a monitor runs, {behind}" if body["monitor"] else f"no monitor runs (`killick monitor`): {behind}"
 
 
 def _row(part: dict[str, Any], generation: int) -> tuple[str, ...]:

@@ -65,6 +65,11 @@ class Standing:
     trails: str = ""  # the set that counts, and its place
     trails_place: str = START
 
+    @property
+    def offset(self) -> int:
+        """Up to where everything is counted."""
+        return int(self.place.partition("-")[0])
+
 
 @dataclass
 class Advance:

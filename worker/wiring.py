@@ -8,7 +8,7 @@ import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from models.registry import Registry
 from models.server import Client, OnDisk, Promise, connect, promise
@@ -304,6 +304,23 @@ def monitor(settings: Settings, client: Client) -> tuple[Monitor, ModelStore]:
     watch = DriftWatch(store, limits, settings.interval_ms)
     times = Times(settings.monitor.lease.ms, max(1, settings.max_ahead_ms // settings.interval_ms))
     return Monitor(registry(settings, client), form, store, watch, opens, times), store
+
+
+class Monitored(NamedTuple):
+    """Whether a monitor runs, and up to which offset each partition is counted."""
+
+    runs: bool
+    offsets: dict[int, int]
+
+
+def monitored(settings: Settings, client: Client) -> Monitored:
+    """What the monitors of the model have done."""
+    from worker.store import ModelStore, PartitionStore
+
+    name = settings.model.name
+    numbers = range(registry(settings, client).partitions())
+    offsets = {number: PartitionStore(client, name, number).standing().offset for number in numbers}
+    return Monitored(ModelStore(client, name).led(), offsets)
 
 
 def leave_ledgers(settings: Settings, client: Client) -> int:

@@ -22,6 +22,7 @@ from tests.models.versions import register
 from tests.streams import architecture_of
 from worker import cli
 from worker.standing import Aside
+from worker.store import START, Advance, ModelStore, PartitionStore
 
 if TYPE_CHECKING:
     from tests.conftest import Topics
@@ -121,14 +122,29 @@ def test_status_is_read_by_people(environment: dict[str, str]) -> None:
         "candidate 3, previous 1",
         "automatic promotion is paused until `killick resume`: paused by bob at 2026-03-01T12:00:00Z: a holiday",
     ]
-    assert lines[3].split() == [
+    assert lines[3] == "no monitor runs (`killick monitor`): 15 records are not counted yet"
+    assert lines[4].split() == [
         "partition", "version", "since", "next", "lag", "published", "series", "forecasts", "pairs", "refused",
         "generation", "shadows", "state",
     ]  # fmt: skip
-    assert lines[4].split() == ["0", "2", "5", "5", "?", "0", "1", "7", "6", "3", "3", "3", "running"]
-    assert lines[5].endswith("spinning-up: version 3")
-    assert "2 of 3" in lines[6]
-    assert lines[6].endswith("diverged: version 2 (it has other features)")
+    assert lines[5].split() == ["0", "2", "5", "5", "?", "0", "1", "7", "6", "3", "3", "3", "running"]
+    assert lines[6].endswith("spinning-up: version 3")
+    assert "2 of 3" in lines[7]
+    assert lines[7].endswith("diverged: version 2 (it has other features)")
+
+
+def test_status_says_whether_a_monitor_runs_and_how_far_it_is(environment: dict[str, str], redis_url: str) -> None:
+    """A lease that somebody holds is a monitor at work; what it has counted of a partition is no longer behind."""
+    client = connect(redis_url)
+    assert ModelStore(client, MODEL, "mine").lease(60_000)
+    for number in range(3):
+        store = PartitionStore(client, MODEL, number, "mine")
+        store.take()
+        store.advance(Advance(START, f"{5 if number else 3}-1", 0, 0))
+    body = status(environment)
+    assert body["monitor"]
+    assert [partition["monitored"] for partition in body["partitions"]] == [3, 5, 5]
+    assert "a monitor runs, 2 records are not counted yet" in killick(environment, "status").stdout
 
 
 def test_status_asks_kafka_for_the_lag(environment: dict[str, str], kafka: KafkaBroker, topics: Topics) -> None:
