@@ -184,7 +184,9 @@ class Monitor:
             monitor, archiver = self._opens(number)
             monitor.open()
             monitor.watched = self._watched
-            if archiver is not None:
+            if archiver is None:
+                monitor.keep_no_archive()
+            else:
                 archiver.open(monitor.offset, monitor.observations)
             self._followed.append(_Followed(monitor, archiver, now))
             self._merged = None

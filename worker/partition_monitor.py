@@ -119,6 +119,10 @@ class PartitionMonitor:
             self._scorer.follow(blocks)
             self._changed += sum(map(len, blocks))
 
+    def keep_no_archive(self) -> None:
+        """Let blocks go that were never archived, as nobody archives them any more."""
+        self._store.need("archive", None)
+
     def step(self, fed: int | None) -> int:
         """How many observations were counted; the detectors were `fed` up to this step, whose losses may go.
 
