@@ -1,4 +1,4 @@
-"""Fixtures that give tests a real Kafka and a real Redis.
+"""Fixtures that give tests a real Kafka, a real Redis and a real Prometheus.
 
 Where the machine can't start one, a test that asks for it skips with a line that says what to install; with
 KILLICK_REQUIRE_SERVICES=1 it fails instead, so that a run that should prove something can't pass by skipping.
@@ -7,6 +7,7 @@ KILLICK_REQUIRE_SERVICES=1 it fails instead, so that a run that should prove som
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -16,12 +17,15 @@ from hypothesis import HealthCheck, settings
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from tests.services import kafka as kafka_service
+from tests.services import prometheus as prometheus_service
 from tests.services import redis as redis_service
 from tests.services.kafka import KafkaBroker
+from tests.services.prometheus import PrometheusServer
 from tests.services.redis import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("killick", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -30,6 +34,8 @@ settings.load_profile("killick")
 _SERVICES = {
     "kafka",
     "new_kafka",
+    "new_prometheus",
+    "promtool",
     "redis_server",
     "new_redis",
     "redis_url",
@@ -58,6 +64,20 @@ class NewRedis(Protocol):
 
     def __call__(self, settings: Mapping[str, str] | None = None) -> RedisServer:
         """Start a server with these settings beside the usual ones (`{"appendfsync": "always"}`)."""
+
+
+class NewPrometheus(Protocol):
+    """Starts a Prometheus that scrapes processes of this test."""
+
+    def __call__(
+        self,
+        consumers: Sequence[str] = (),
+        monitors: Sequence[str] = (),
+        *,
+        targets: Path | None = None,
+        rules: Sequence[Path] | None = None,
+    ) -> PrometheusServer:
+        """Start a server with these targets (host:port), or the files of a folder; the rules are the repository's."""
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +115,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.longrepr = (__file__, 1, report.longrepr[2])  # pytest folds what has one place
     if report.failed:
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, KafkaBroker | RedisServer):
+            if isinstance(value, KafkaBroker | PrometheusServer | RedisServer):
                 child = value.process
                 report.sections.append((f"{child.name} on port {value.port}: end of {child.log}", child.log_tail()))
     return report
@@ -166,6 +186,35 @@ def new_redis() -> Iterator[NewRedis]:
     yield start
     for server in servers:
         server.close()
+
+
+@pytest.fixture
+def new_prometheus() -> Iterator[NewPrometheus]:
+    """A function that starts Prometheus servers for this test alone (about 1 s each)."""
+    require(prometheus_service.missing())
+    servers: list[PrometheusServer] = []
+
+    def start(
+        consumers: Sequence[str] = (),
+        monitors: Sequence[str] = (),
+        *,
+        targets: Path | None = None,
+        rules: Sequence[Path] | None = None,
+    ) -> PrometheusServer:
+        servers.append(PrometheusServer(consumers, monitors, targets=targets, rules=rules))
+        servers[-1].start()
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Where Prometheus' own tool is, which checks and tests its files."""
+    require(prometheus_service.missing())
+    return shutil.which("promtool") or ""
 
 
 @pytest.fixture(scope="session")
