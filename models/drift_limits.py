@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 LOSS_DETECTORS = ("adwin", "page_hinkley")
 INPUT_DETECTORS = ("ks", "psi")
 DETECTORS = (*LOSS_DETECTORS, *INPUT_DETECTORS, "trend")
+
+Goal = Literal["restore", "improve", "investigate"]
 
 
 class DriftLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,3 +36,17 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     words: str
     at_step: int = -1
+
+
+class Trend(msgspec.Struct, frozen=True, kw_only=True):
+    """How skill moves: -1 falling, 0 steady, 1 rising; what an update is then for, and one sentence for people.
+
+    `slope` is per day, NaN with fewer than two days; `days` counts those whose skill is known.
+    """
+
+    direction: Literal[-1, 0, 1]
+    slope: float
+    p_value: float
+    days: int
+    goal: Goal
+    words: str

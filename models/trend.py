@@ -9,32 +9,16 @@ Days that follow each other have skill alike; the uncorrected test then sees a t
 
 from __future__ import annotations
 
-from typing import Literal
-
-import msgspec
 import numpy as np
 import pymannkendall  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from scipy import stats
 
+from models.drift_limits import Trend
+
 LEAST_DAYS = 5  # with fewer no order of the days is rare enough
 
 Floats = NDArray[np.float64]
-Goal = Literal["restore", "improve", "investigate"]
-
-
-class Trend(msgspec.Struct, frozen=True, kw_only=True):
-    """How skill moves: -1 falling, 0 steady, 1 rising; what an update is then for, and one sentence for people.
-
-    `slope` is per day, NaN with fewer than two days; `days` counts those whose skill is known.
-    """
-
-    direction: Literal[-1, 0, 1]
-    slope: float
-    p_value: float
-    days: int
-    goal: Goal
-    words: str
 
 
 def trend_of(daily: Floats, *, p: float) -> Trend:

@@ -151,6 +151,20 @@ def figures(sums: Floats, leads: tuple[int, ...], scaling: Scaling) -> Figures:
     )
 
 
+def daily_skill(book: Book, version: int, newest_hour: int, days: int) -> Floats:
+    """The skill against persistence of the last complete days, oldest first, `(days,)`; NaN where a day has no pair.
+
+    Of scaled errors, all leads pooled.
+    """
+    daily = np.full(days, np.nan)
+    first = newest_hour // DAY_HOURS - days
+    if version in book.leads:
+        for day, sums in book.days(version, newest_hour):
+            if day >= first:
+                daily[day - first] = figures(sums, book.leads[version], "scaled").skill["persistence"][-1]
+    return daily
+
+
 def _ratio(total: Floats, by: Floats) -> Floats:
     """`total / by`, NaN where `by` is not above zero."""
     ratio = np.full(np.shape(total), np.nan)

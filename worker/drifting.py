@@ -13,14 +13,15 @@ import numpy as np
 
 from models.drift import Drift, DriftLimits, LossDrift, LossState
 from models.drift_inputs import input_drifts, input_statistics
-from models.trend import Trend, trend_of
-from models.windows import DAY_HOURS, figures
+from models.trend import trend_of
+from models.windows import DAY_HOURS, daily_skill
+from worker.drift_told import Found, Told
 from worker.store import Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from models.blocks import Floats, Ints
+    from models.blocks import Ints
     from models.windows import Book
     from worker.partition_monitor import Watched
     from worker.pending import StepLoss
@@ -31,25 +32,11 @@ KEPT_DRIFTS = 50
 LOSS_DETECTORS = ("adwin", "page_hinkley")
 
 
-class Found(msgspec.Struct, frozen=True):
-    """One drift, with the version that it is about and when it was."""
-
-    drift: Drift
-    version: int
-    time_ms: int  # of the event
-
-
-class State(msgspec.Struct):
+class State(Told):
     """What is stored of the detectors, beside the losses that they were fed."""
 
-    version: int | None = None  # whose losses they watch
-    step: int | None = None  # up to which they were fed
     loss: LossState | None = None
-    counts: dict[str, int] = msgspec.field(default_factory=dict)
     raised: dict[str, bool] = msgspec.field(default_factory=dict)  # of inputs and trend: said once, until it is over
-    found: list[Found] = msgspec.field(default_factory=list)  # the newest ones
-    statistics: dict[str, tuple[float, float | None]] = msgspec.field(default_factory=dict)
-    trends: dict[str, Trend] = msgspec.field(default_factory=dict)
 
 
 class DriftWatch:
@@ -131,6 +118,22 @@ class DriftWatch:
                     words=f"over {window}: {trend.words}",
                 )  # fmt: skip
             self._once(f"trend/{window}", falls, step, now_ms)
+        self._judge_others(book, version, newest_hour // DAY_HOURS)
+
+    def _judge_others(self, book: Book, answering: int, today: int) -> None:
+        """The trends of the versions that don't answer, once a day; nothing is asked for because of them."""
+        if today == self.state.others_day:
+            return
+        recent = {key.version for key in book.sums if key.kind == "day" and key.at >= today - max(TREND_DAYS.values())}
+        self.state.others_day = today
+        self.state.others = {
+            version: {
+                window: trend_of(daily_skill(book, version, today * DAY_HOURS, days), p=self._limits.trend_p)
+                for window, days in TREND_DAYS.items()
+            }
+            for version in sorted(recent - {answering})
+        }
+        self._changed = True
 
     def save(self) -> None:
         """Put down what changed, and ask.
@@ -185,17 +188,6 @@ class DriftWatch:
 def read_state(data: bytes) -> State:
     """What `DriftWatch` stored; nothing yet where it stored nothing."""
     return msgspec.msgpack.decode(data, type=State) if data else State()
-
-
-def daily_skill(book: Book, version: int, newest_hour: int, days: int) -> Floats:
-    """The skill against persistence of the last complete days, oldest first, `(days,)`; NaN where a day has no pair."""
-    daily = np.full(days, np.nan)
-    first = newest_hour // DAY_HOURS - days
-    if version in book.leads:
-        for day, sums in book.days(version, newest_hour):
-            if day >= first:
-                daily[day - first] = figures(sums, book.leads[version], "scaled").skill["persistence"][-1]
-    return daily
 
 
 def recent_inputs(

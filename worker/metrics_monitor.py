@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from models.trend import Trend
+    from models.drift_limits import Trend
 
 Words = TypeVar("Words", bound="Sequence[str]")  # the values of a metric's labels
 PEOPLE = "person"  # every actor that is no part of Killick: names of people are no labels

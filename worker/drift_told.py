@@ -1,0 +1,33 @@
+"""What is stored of drift and is told to people; read without what finds it, which takes long to import."""
+
+from __future__ import annotations
+
+import msgspec
+
+from models.drift_limits import Drift, Trend  # noqa: TC001 - msgspec reads them
+
+
+class Found(msgspec.Struct, frozen=True):
+    """One drift, with the version that it is about and when it was."""
+
+    drift: Drift
+    version: int
+    time_ms: int  # of the event
+
+
+class Told(msgspec.Struct):
+    """What the detectors found, how near they are, and how skill moves."""
+
+    version: int | None = None  # whose losses they watch
+    step: int | None = None  # up to which they were fed
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+    found: list[Found] = msgspec.field(default_factory=list)  # the newest ones
+    statistics: dict[str, tuple[float, float | None]] = msgspec.field(default_factory=dict)
+    trends: dict[str, Trend] = msgspec.field(default_factory=dict)  # by window, of `version`
+    others: dict[int, dict[str, Trend]] = msgspec.field(default_factory=dict)  # of the other versions
+    others_day: int | None = None  # since 1970, on which these were judged
+
+
+def read_told(data: bytes) -> Told:
+    """What is told; nothing yet where nothing was stored."""
+    return msgspec.msgpack.decode(data, type=Told) if data else Told()
