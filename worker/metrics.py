@@ -128,10 +128,9 @@ class ConsumerMetrics(Observer):
         """Records that wait in the log; None: the partition is no longer ours."""
         if records is not None:
             self._lag.labels(self._model, str(partition)).set(records)
-        elif (self._model, str(partition)) in {
-            tuple(s.labels.values()) for m in self._lag.collect() for s in m.samples
-        }:
+        else:
             self._lag.remove(self._model, str(partition))
+            self._diverged.remove(self._model, str(partition))
 
     def rewound(self) -> None:
         """Redis had lost what was committed."""
@@ -152,6 +151,9 @@ class ConsumerMetrics(Observer):
         now = self._all_seats()
         for gone in before - now:
             self._version_info.remove(self._model, *gone)
+        for version in {version for version, _ in before} - {version for version, _ in now}:
+            self._forecasts.remove(self._model, version)
+            self._activated.remove(self._model, version)
         for version, role in now - before:
             self._version_info.labels(self._model, version, role).set(1)
 

@@ -96,11 +96,12 @@ def test_a_block_is_counted_by_outcome_reason_and_version() -> None:
     assert not any('outcome="history"' in name for name in shown)
 
 
-def test_a_partition_that_went_leaves_no_lag_behind() -> None:
-    """The lag of a partition that is no longer ours is not shown; asking twice is harmless."""
+def test_a_partition_that_went_leaves_nothing_behind() -> None:
+    """Nothing of a partition that is no longer ours is shown; asking twice is harmless."""
     told = ConsumerMetrics("m")
     told.lag(3, 17)
     assert b'killick_consumer_lag_records{model="m",partition="3"} 17.0' in generate_latest(told.registry)
+    told.diverged(3, "the weights of version 3 are others")
     told.lag(3, None)
     told.lag(3, None)
     assert b"partition=" not in generate_latest(told.registry)
@@ -130,6 +131,17 @@ def test_versions_are_shown_by_role_as_long_as_any_partition_has_them() -> None:
     told.roster(1, ())
     assert versions(told) == set()
     assert not any(name.startswith("version_info{") for name in samples(told))
+
+
+def test_a_version_that_left_everywhere_leaves_no_counters_behind() -> None:
+    """Its forecasts and the moment of its beginning are shown as long as it runs in any partition here."""
+    told = ConsumerMetrics("m")
+    told.roster(0, (Seat(1, "incumbent", 0, 0),))
+    told.block(Counter({"observations": 5, "forecasts": 5}), 1)
+    told.swapped(0, 1, 0.1)
+    assert 'forecasts_total{model="m",version="1"}' in samples(told)
+    told.roster(0, (Seat(1, "incumbent", 0, 0, 50), Seat(2, "incumbent", 20, 50)))
+    assert not [name for name in samples(told) if 'version="1"' in name]
 
 
 def test_swaps_and_spin_ups_are_timed() -> None:
