@@ -111,7 +111,7 @@ def test_a_server_is_gone_when_it_is_closed(new_prometheus: NewPrometheus) -> No
     """Its process and its data are removed; a query that it can't read says so, and one after its end too."""
     server = new_prometheus()
     assert server.query("1 + 1")[0].value == 2
-    with pytest.raises(ServiceUnreachable, match="refused query .*parse error"):
+    with pytest.raises(ServiceUnreachable, match=r"refused query .*parse error"):
         server.query("sum by (")
     server.close()
     assert not alive(server.process.pid)
