@@ -9,7 +9,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --fork-strat
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench dashboards lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -29,6 +29,14 @@ check: setup ## ruff and mypy --strict
 
 bench: setup $(KAFKA) ## list the benchmarks and how to run each
 	@$(BIN)/python -m benchmarks
+
+dashboards: setup ## write grafana/dashboards anew, and check them against Grafana's types (needs Node)
+	@$(BIN)/python -m grafana.build
+	@if command -v npm >/dev/null; then \
+	  cd tests/grafana/types && npm install --silent --no-package-lock --no-audit --no-fund && node check.mjs; \
+	else \
+	  echo "dashboards: written; no Node here, so they were not checked against Grafana's types (apt-get install npm)"; \
+	fi
 
 lock: setup ## make the three lock files anew from pyproject.toml (needs uv)
 	$(COMPILE) --all-extras --upgrade --output-file requirements.lock pyproject.toml

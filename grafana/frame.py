@@ -16,13 +16,16 @@ REFERENCES = ("persistence", "seasonal")
 SCALINGS = ("scaled", "unscaled")
 
 
+Panels = tuple[tuple[int, Json], ...]  # each with its width
+
+
 @dataclass(frozen=True)
 class Row:
-    """A heading and the panels under it, with their widths."""
+    """A heading and the panels under it."""
 
     title: str
     height: int
-    panels: tuple[tuple[int, Json], ...]
+    panels: Panels
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,13 @@ def skill_variables() -> tuple[Json, ...]:
 
 
 def _asked(name: str, label: str, description: str, query: str, *, sort: int = 1, first: str = "") -> Json:
-    chosen = {"current": {"text": first, "value": first, "selected": True}} if first else {"current": {}}
+    chosen = {"current": {"text": first, "value": first, "selected": True}} if first else {}
     return {
         "type": "query",
         "name": name,
         "label": label,
         "description": description,
         "datasource": DATASOURCE,
-        "definition": query,
         "query": {"qryType": 5, "query": query, "refId": f"variable-{name}"},
         "regex": "",
         "refresh": 2,

@@ -70,7 +70,7 @@ def panels_of(page: Json) -> list[Json]:
 
 def first_value(variable: Json) -> str:
     """What a variable stands for when the dashboard opens; `demo` for the model, which Grafana asks for."""
-    value = variable["current"].get("value", "demo")
+    value = variable.get("current", {}).get("value", "demo")
     return str(variable["allValue"] if value == ["$__all"] else value)
 
 
