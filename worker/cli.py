@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "consumer": ("worker.cli_stream", "consumer", "Read observations, answer with forecasts, keep the pairs."),
     "up": ("worker.cli_up", "up", "All processes of killick on this machine, watched."),
     "monitor": ("worker.cli_monitor", "monitor", "Watch skill and drift; ask for retraining; archive."),
+    "skill": ("worker.cli_skill", "skill", "How good the forecasts are, by version and window; drift."),
     "status": ("worker.cli_stream", "status", "Who answers where, how far, and what was counted."),
     "versions": ("worker.cli_versions", "versions", "List the versions; export one, retire one."),
     "promote": ("worker.cli_versions", "promote", "Let a version answer from now on."),
