@@ -60,7 +60,7 @@ class Trails:
         self._last = np.empty(0, np.int64)
         self._place = np.empty(0, np.int64)  # of the newest step
         self._began = np.empty(0, np.int64)  # place of the first known value since the series started (anew)
-        self._ring = np.empty((0, _power_of_two(depth + 1 + self._longest)))
+        self._ring = np.empty((0, self._least_width()))
 
     def __len__(self) -> int:
         """How many series there is room for."""
@@ -94,14 +94,24 @@ class Trails:
 
     def restore(self, first: int, kept: Recent) -> None:
         """Take over what `recent` gave for the slots from `first` on, also of trails of another depth."""
-        depth = min(self.depth, kept.values.shape[1])
+        depth = kept.values.shape[1]
+        self.deepen(depth)
         self._reserve(first + len(kept.last))
         rows = slice(first, first + len(kept.last))
         place = np.full(len(kept.last), self.depth)
         self._last[rows], self._place[rows] = kept.last, place
-        self._began[rows] = np.where(kept.known > 0, place - np.minimum(kept.known, depth) + 1, NEVER)
+        self._began[rows] = np.where(kept.known > 0, place - kept.known + 1, NEVER)
         cells = (place[:, None] - np.arange(depth)) & (self._ring.shape[1] - 1)
-        np.put_along_axis(self._ring[rows], cells, kept.values[:, :depth], axis=1)
+        np.put_along_axis(self._ring[rows], cells, kept.values, axis=1)
+
+    def deepen(self, depth: int) -> None:
+        """Look back so far from now on; what lies beyond the depth before is not known yet."""
+        if depth <= self.depth:
+            return
+        kept = self.recent(0, len(self))
+        self.depth = depth
+        self._ring = np.zeros((len(self), self._least_width()))
+        self.restore(0, kept)
 
     def _extend(self, observed: Observed, lags: Ints) -> tuple[Floats, Bools]:
         """As `look_back`, for a piece that is sorted by slot."""
@@ -163,11 +173,17 @@ class Trails:
         width = max(CELLS // max(1, len(self._last)), self.depth + 1 + self._longest)
         return max(1, (width - self.depth - 1) // self._longest)
 
+    def _least_width(self) -> int:
+        """How many places the ring needs when observations come one by one."""
+        return _power_of_two(self.depth + 1 + self._longest)
+
     def _widen(self, taken: int) -> None:
         """Make the ring hold what is needed while so many steps are taken at once."""
         width = _power_of_two(self.depth + 1 + taken)
-        if width <= self._ring.shape[1]:
-            return
+        if width > self._ring.shape[1]:
+            self._resize(width)
+
+    def _resize(self, width: int) -> None:
         old, back = self._ring, np.arange(self.depth + 1)
         places = self._place[:, None] - back
         kept = np.take_along_axis(old, places & (old.shape[1] - 1), axis=1)
@@ -178,6 +194,8 @@ class Trails:
         have = len(self._last)
         if slots <= have:
             return
+        if self._ring.shape[1] > self._least_width():  # one series took many steps at once when they were few
+            self._resize(self._least_width())
         more = max(slots - have, MIN_GROWTH, have // 4)
         self._last = np.append(self._last, np.full(more, NO_STEP))
         self._place = np.append(self._place, np.full(more, self.depth))

@@ -29,6 +29,7 @@ Reference = Literal["persistence", "seasonal"]
 REFERENCES: tuple[Reference, ...] = ("persistence", "seasonal")
 REPORTED_LEADS = (1, 2, 3, 6, 12, 18, 24, 48, 72, 96, 168, 336, 720)
 CELLS = 1 << 18  # errors that are looked at in one go: they stay in the processor's cache
+LOUDEST = 1e100  # of an error: one that is greater, or infinite, counts as this, and its square is a number
 
 # Of the version's errors, unscaled and scaled; then of each reference's, with the version's over the same pairs.
 OWN = ("count", "error", "absolute", "squared", "scaled_count", "scaled_error", "scaled_absolute", "scaled_squared")
@@ -112,19 +113,9 @@ class Scorer:
     """Scores one partition's blocks, given in order; remembers of each series what the references look back on."""
 
     def __init__(self, form: SeriesForm, horizon: int) -> None:
-        """`horizon`: the longest of any version that will be scored."""
+        """`horizon`: that of the versions; of one with a longer one, the first pairs lack far references."""
         self._form = form
-        self._seasons = seasonal_lags(horizon, form.period_steps)
-        self.horizon = horizon
-        self.trails = Trails(form.max_gap_steps, max(horizon, int(self._seasons[-1])))
-
-    def wide_enough(self, horizon: int) -> Scorer:
-        """This scorer, or one for a longer horizon that goes on from it: further back it knows nothing yet."""
-        if horizon <= self.horizon:
-            return self
-        wider = Scorer(self._form, horizon)
-        wider.trails.restore(0, self.trails.recent(0, len(self.trails)))
-        return wider
+        self.trails = Trails(form.max_gap_steps, int(seasonal_lags(horizon, form.period_steps)[-1]))
 
     def follow(self, blocks: Iterable[Block]) -> None:
         """Take the observations in without scoring anything."""
@@ -143,7 +134,10 @@ class Scorer:
             at += len(piece)
 
     def _score(self, blocks: Sequence[Block], first: int) -> dict[int, Scored]:
-        lags = np.unique(np.append(np.arange(1, self.horizon + 1), self._seasons))
+        horizon = max((pairs.shape[1] for block in blocks for pairs in block.pairs.values()), default=1)
+        seasons = seasonal_lags(horizon, self._form.period_steps)
+        self.trails.deepen(int(seasons[-1]))
+        lags = np.unique(np.append(np.arange(1, horizon + 1), seasons))
         past, known = self._look_back(blocks, lags)
         starts = np.cumsum([0, *map(len, blocks)])
         target = self._form.target_index
@@ -161,8 +155,7 @@ class Scorer:
             if not some.all():
                 forecasts, paired = forecasts[:, some], paired[:, some]
                 rows, actual, scale = rows[some], actual[some], scale[some]
-            errors = forecasts - actual  # (H, M), float64
-            errors[~paired] = 0.0
+            errors = _errors(forecasts, actual, paired)
             of = np.repeat(having, [len(blocks[i]) for i in having])
             found[version] = Scored(
                 leads=reported_leads(len(forecasts)),
@@ -172,29 +165,8 @@ class Scorer:
                 per_scale=np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0),
                 errors=errors,
                 paired=paired,
-                references=self._references(past, known, lags, rows, actual, paired),
+                references=_references(past, known, lags, self._form.period_steps, rows, actual, paired),
             )
-        return found
-
-    def _references(
-        self, past: Floats, known: Bools, lags: Ints, rows: Ints, actual: Floats, paired: Bools
-    ) -> dict[Reference, tuple[Floats, Bools]]:
-        horizon = len(paired)
-        whole = len(rows) == past.shape[1]
-        chosen: dict[Reference, Ints] = {
-            "persistence": np.arange(1, horizon + 1),
-            "seasonal": self._seasons[:horizon],
-        }
-        found: dict[Reference, tuple[Floats, Bools]] = {}
-        for name, wanted in chosen.items():
-            at = np.searchsorted(lags, wanted)
-            values, there = (past[at], known[at]) if whole else (past[np.ix_(at, rows)], known[np.ix_(at, rows)])
-            both = paired & there
-            errors = values - actual
-            if np.array_equal(both, paired):
-                both = paired
-            errors[~both] = 0.0
-            found[name] = (errors, both)
         return found
 
     def _look_back(self, blocks: Sequence[Block], lags: Ints) -> tuple[Floats, Bools]:
@@ -211,9 +183,37 @@ class Scorer:
         """The blocks in groups of about CELLS errors each."""
         begin, size = 0, 0
         for at, block in enumerate(blocks):
-            size += len(block) * self.horizon
+            size += len(block) * max((pairs.shape[1] for pairs in block.pairs.values()), default=1)
             if size >= CELLS:
                 yield blocks[begin : at + 1]
                 begin, size = at + 1, 0
         if begin < len(blocks):
             yield blocks[begin:]
+
+
+def _references(
+    past: Floats, known: Bools, lags: Ints, period_steps: int, rows: Ints, actual: Floats, paired: Bools
+) -> dict[Reference, tuple[Floats, Bools]]:
+    """Each reference's errors, and where it and the version both have one, `(H, M)` each."""
+    horizon = len(paired)
+    whole = len(rows) == past.shape[1]
+    chosen: dict[Reference, Ints] = {
+        "persistence": np.arange(1, horizon + 1),
+        "seasonal": seasonal_lags(horizon, period_steps),
+    }
+    found: dict[Reference, tuple[Floats, Bools]] = {}
+    for name, wanted in chosen.items():
+        at = np.searchsorted(lags, wanted)
+        values, there = (past[at], known[at]) if whole else (past[np.ix_(at, rows)], known[np.ix_(at, rows)])
+        both = paired & there
+        if np.array_equal(both, paired):
+            both = paired
+        found[name] = (_errors(values, actual, both), both)
+    return found
+
+
+def _errors(forecasts: NDArray[np.floating], actual: Floats, paired: Bools) -> Floats:
+    """Forecast less observation, `(H, M)`; 0 where there is no pair."""
+    errors: Floats = forecasts - actual
+    errors[~paired] = 0.0
+    return np.clip(errors, -LOUDEST, LOUDEST, out=errors)

@@ -11,14 +11,14 @@ import numpy as np
 from consumers.roster import incumbent_at
 from models.tally import Scorer
 from models.windows import DAY_HOURS, HOUR_MS, Book, Key
-from worker.store import START, Advance, encode_sums, sums_field
+from worker.store import START, Advance, encode_sums, offset_of, sums_field
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from consumers.ledger import Ledger
     from consumers.roster import Seat
-    from models.blocks import Block, Ints
+    from models.blocks import Block, Bools, Floats, Ints
     from models.drift_inputs import TrainedInputs
     from models.scaling import SeriesForm
     from models.tally import Scored
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 READ_OBSERVATIONS = 65_536  # at most, about, in one step
 READ_BLOCKS = 1_024
+LEAST_BLOCKS = 8  # that are read at first, and from where on more are
 TRAILS_EVERY = 200_000  # observations, or so many of each series, between two sets of trails
 TRAILS_PER_SERIES = 20
 TRAILS_EVERY_S = 600.0  # and at least so often where anything changed: else blocks wait too long to be let go
@@ -40,15 +41,15 @@ class Watched:
     version: int
     trained: TrainedInputs
 
-    def count(self, features: Sequence[str], block: Block, hours: Ints) -> dict[int, Ints]:
-        """Hour → how many values lie in each bin, the features' bins in a row."""
+    def count(self, features: Sequence[str], values: Floats, present: Bools, hours: Ints) -> dict[int, Ints]:
+        """Hour → how many of the values `(N, F)` lie in each bin, the features' bins in a row."""
         named, of = np.unique(hours, return_inverse=True)
         parts = []
         for name, trained in self.trained.features.items():
             f = features.index(name)
             bins = len(trained.counts)
-            rows = np.flatnonzero(block.present[:, f])
-            at = np.searchsorted(np.asarray(trained.edges), block.values[rows, f], side="left")
+            rows = np.flatnonzero(present[:, f])
+            at = np.searchsorted(np.asarray(trained.edges), values[rows, f], side="left")
             parts.append(np.bincount(of[rows] * bins + at, minlength=len(named) * bins).reshape(len(named), bins))
         counted = np.concatenate(parts, axis=1)
         return dict(zip(named.tolist(), counted, strict=True))
@@ -64,11 +65,12 @@ class PartitionMonitor:
         self._scorer = Scorer(form, horizon)
         self._changed = 0  # observations since the trails were kept
         self._kept_at: float | None = None  # when they were, monotonic seconds
-        self._blocks_a_read = 8
+        self._blocks_a_read = LEAST_BLOCKS
         self.place = START
         self.newest: int | None = None  # step
         self.observations = 0
         self.next = 0  # where the ledger stands
+        self._read = 0  # up to where it was read: at its end there may be records that make no block
         self.book = Book()
         self.losses: Losses = {}
         self.inputs: dict[tuple[int, int], Ints] = {}  # (version, hour) → counts
@@ -84,12 +86,12 @@ class PartitionMonitor:
     @property
     def offset(self) -> int:
         """Up to where everything is counted."""
-        return int(self.place.partition("-")[0])
+        return offset_of(self.place)
 
     @property
     def lag(self) -> int:
         """Records of the ledger that are not counted yet."""
-        return max(0, self.next - max(self.offset, 0))
+        return self.next - self._read
 
     def blocks(self) -> int:
         """How many blocks the ledger holds."""
@@ -102,22 +104,34 @@ class PartitionMonitor:
             ServiceUnreachable, LedgerError: as `PartitionStore.take`.
         """
         standing = self._store.take()
+        begin = offset_of(standing.trails_place)
+        self._store.need("monitor", begin)  # first of all: from here on nothing goes that is not read yet
+        head = self._ledger.head()
         self.seats = self._ledger.roster()
         self.place, self.observations = standing.place, standing.observations
         self.newest = standing.newest if standing.observations else None
         self.book, self.losses, self.inputs = self._store.book(), self._store.losses(), self._store.inputs()
-        for first, recent in self._store.trails(standing.trails):
-            self._scorer.trails.restore(first, recent)
-        if not standing.trails:
-            self._store.need("monitor", max(0, self.offset))
-        place = standing.trails_place
+        if head is None or head.trimmed <= begin:  # else they lack what went meanwhile
+            for first, recent in self._store.trails(standing.trails):
+                self._scorer.trails.restore(first, recent)
+        if head is not None and head.trimmed > self.offset:
+            log.warning(
+                "partition %d: blocks of offsets %d to %d were trimmed before a monitor read them: no figure has them",
+                self.partition, self.offset, head.trimmed, extra={"action": "hole"},
+            )  # fmt: skip
+        self._follow(standing.trails_place)
+
+    def _follow(self, place: str) -> None:
+        """Look at what was counted since the trails were kept."""
         while place != self.place:
-            blocks, place = self._ledger.read_blocks(place, READ_BLOCKS, self.offset)
+            blocks, place = self._ledger.read_blocks(place, self._blocks_a_read, self.offset)
             if not blocks:
-                break
-            blocks = [block for block in blocks if len(block)]
-            self._scorer.follow(blocks)
-            self._changed += sum(map(len, blocks))
+                return
+            filled = [block for block in blocks if len(block)]
+            self._scorer.follow(filled)
+            count = sum(map(len, filled))
+            self._changed += count
+            self._pace(len(blocks), count)
 
     def keep_no_archive(self) -> None:
         """Let blocks go that were never archived, as nobody archives them any more."""
@@ -133,20 +147,19 @@ class PartitionMonitor:
         head = self._ledger.head()
         if head is None:
             return 0
-        self.next = head.next
         blocks, place = self._ledger.read_blocks(self.place, self._blocks_a_read, head.next)
+        self.next = head.next
+        self._read = offset_of(place) if blocks else head.next
         if not blocks:
             return 0
         self.seats = self._ledger.roster()
-        self._mind_holes(blocks[0].start)
-        self._scorer = self._scorer.wide_enough(max((p.shape[1] for b in blocks for p in b.pairs.values()), default=1))
         filled = [block for block in blocks if len(block)]
         count = sum(map(len, filled))
-        newest = max([int(block.step.max()) for block in filled], default=self.newest or 0)
-        change = Advance(self.place, place, max(newest, self.newest or newest), count)
+        steps = [int(block.step.max()) for block in filled] + ([] if self.newest is None else [self.newest])
+        change = Advance(self.place, place, max(steps, default=0), count)
         self._count(filled, change, fed)
         self._store.advance(change)
-        self.place, self.newest = place, change.newest if filled or self.newest is not None else None
+        self.place, self.newest = place, change.newest if steps else None
         self.observations += count
         self._changed += count
         self._pace(len(blocks), count)
@@ -179,13 +192,12 @@ class PartitionMonitor:
                 named, group = np.unique(hours, return_inverse=True)
                 touched |= self.book.add(version, one.leads, named, one.sums(group, len(named)))
                 lost |= self._lose(version, one, answering[one.block] == version, fed)
-        change.sums = {
-            sums_field(key): encode_sums(self.book.leads[key.version], self.book.sums[key]) for key in touched
-        }
         hour = change.newest * self._form.interval_ms // HOUR_MS
         outdated = self.book.outdated(hour)
         for key in outdated:
             del self.book.sums[key]
+        leads, sums = self.book.leads, self.book.sums
+        change.sums = {sums_field(key): encode_sums(leads[key.version], sums[key]) for key in touched - outdated}
         self.touched |= touched | outdated
         change.sums |= self._count_inputs(blocks)
         gone = self._outdated_inputs(hour)
@@ -209,16 +221,16 @@ class PartitionMonitor:
         return {(step, version) for step in steps.tolist()}
 
     def _count_inputs(self, blocks: Sequence[Block]) -> dict[str, bytes]:
-        if self.watched is None or not self.watched.trained.features:
+        if self.watched is None or not self.watched.trained.features or not blocks:
             return {}
         version, changed = self.watched.version, {}
-        for block in blocks:
-            hours = block.step * self._form.interval_ms // HOUR_MS
-            for hour, counted in self.watched.count(self._form.features, block, hours).items():
-                before = self.inputs.get((version, hour))
-                self.inputs[version, hour] = counted if before is None else before + counted
-                changed[version, hour] = self.inputs[version, hour]
-        return {_inputs_field(*key): counted.astype("<i8").tobytes() for key, counted in changed.items()}
+        values, present = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("values", "present"))
+        hours = np.concatenate([block.step for block in blocks]) * self._form.interval_ms // HOUR_MS
+        for hour, counted in self.watched.count(self._form.features, values, present, hours).items():
+            before = self.inputs.get((version, hour))
+            self.inputs[version, hour] = counted if before is None else before + counted
+            changed[_inputs_field(version, hour)] = self.inputs[version, hour].astype("<i8").tobytes()
+        return changed
 
     def _outdated_inputs(self, hour: int) -> list[tuple[int, int]]:
         if self.watched is None:
@@ -226,19 +238,10 @@ class PartitionMonitor:
         kept = self.watched.trained.window_steps * self._form.interval_ms // HOUR_MS + DAY_HOURS
         return [key for key in self.inputs if key[0] != self.watched.version or key[1] < hour - kept]
 
-    def _mind_holes(self, start: int) -> None:
-        """Where blocks went before they were read, the references begin anew: their values are not those before."""
-        if self.place != START and start > self.offset:
-            log.warning(
-                "partition %d: records %d to %d were trimmed before the monitor read them: they are in no figure",
-                self.partition, self.offset, start, extra={"action": "hole"},
-            )  # fmt: skip
-            self._scorer = Scorer(self._form, self._scorer.horizon)
-
     def _pace(self, blocks: int, count: int) -> None:
-        """Read as many blocks next time as bring about as many observations as fit."""
-        per_block = max(1.0, count / blocks)
-        self._blocks_a_read = int(min(READ_BLOCKS, max(1, READ_OBSERVATIONS / per_block)))
+        """Read as many blocks next time as bring about as many observations as fit, if they are about as large."""
+        fit = READ_OBSERVATIONS * blocks // max(1, count)
+        self._blocks_a_read = max(1, min(READ_BLOCKS, fit, 2 * blocks + LEAST_BLOCKS))
 
 
 def _inputs_field(version: int, hour: int) -> str:

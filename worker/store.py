@@ -68,7 +68,7 @@ class Standing:
     @property
     def offset(self) -> int:
         """Up to where everything is counted."""
-        return int(self.place.partition("-")[0])
+        return offset_of(self.place)
 
 
 @dataclass
@@ -245,6 +245,11 @@ class ModelStore:
 
     def _function(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> list[Any]:
         return call_function(self._client, CODE, f"{LIBRARY}_{name}", [self._tag + key for key in keys], arguments)
+
+
+def offset_of(place: str) -> int:
+    """The end of the block that stands at a place."""
+    return int(place.partition("-")[0])
 
 
 def encode_sums(leads: tuple[int, ...], sums: np.ndarray) -> bytes:
