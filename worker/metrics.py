@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -202,6 +203,17 @@ class Health:
     details: Mapping[str, object]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Log what went wrong, unless the client has only gone away, as one does that waited for too long."""
+        del request
+        error = sys.exception()
+        if not isinstance(error, ConnectionError):
+            log.error("a page could not be served to %s", client_address, exc_info=error)
+
+
 class Pages:
     """The process's own HTTP server, in a thread."""
 
@@ -214,13 +226,12 @@ class Pages:
         setting: str = "http.port",
     ) -> None:
         try:
-            self._server = ThreadingHTTPServer((host, port), _handler(registry, health))
+            self._server = _Server((host, port), _handler(registry, health))
         except (OSError, OverflowError) as error:
             raise ConfigError(
                 f"the pages can't be served on {host}:{port} ({error})",
                 f"choose another {setting}; 0 takes a free one",
             ) from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="pages", daemon=True)
         self._thread.start()
         self.url = f"http://{host}:{self._server.server_port}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -61,6 +63,31 @@ def test_a_client_that_asks_nothing_is_hung_up_on(pages: Pages) -> None:
     host, port = pages.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as silent:
         assert silent.recv(1) == b""
+
+
+def test_a_client_that_goes_away_leaves_no_traceback(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Prometheus hangs up after its time-out; that is no error of the process. Other errors are logged."""
+    left = threading.Event()
+
+    def slowly() -> Health:
+        left.wait(5)
+        if not waiting:
+            raise ZeroDivisionError("on purpose")
+        return Health(alive=True, waiting_for="", details={"much": "x" * 1_000_000})
+
+    served = Pages("127.0.0.1", 0, ConsumerMetrics("m").registry, slowly)
+    for waiting in (True, False):
+        left.clear()
+        with socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])), timeout=5) as client:
+            client.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+        left.set()
+        time.sleep(0.3)
+        assert ("a page could not be served" in caplog.text) == (not waiting)
+    served.close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_port_that_is_taken_is_a_wrong_setting(pages: Pages) -> None:
