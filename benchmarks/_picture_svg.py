@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks._picture_data import Asked, Series, Span
     from tests.grafana.queries import Json
 
-COLUMN, LINE, GAP, HEAD = 62, 36, 8, 74  # px: of the grid, between panels, above them
+COLUMN, LINE, GAP, HEAD = 62, 36, 8, 88  # px: of the grid, between panels, above them
 WIDTH = 24 * COLUMN + 2 * GAP
 LETTER = 6.3  # px, about, of a character in the small type
 INK, SOFT, RULE, FACE = "#1f2933", "#6b7280", "#e5e7eb", "#ffffff"
@@ -49,6 +49,7 @@ def drawn(asked: Asked) -> tuple[str, int]:
         _text(
             WIDTH - 16, 32, "drawn by benchmarks/pictures.py from Prometheus, not by Grafana", 11, SOFT, anchor="end"
         ),
+        *_key(marks),
     ]
     for panel in page["panels"]:
         at = panel["gridPos"]
@@ -64,11 +65,13 @@ def drawn(asked: Asked) -> tuple[str, int]:
 
 
 def _key(marks: list[tuple[float, str, str]]) -> list[str]:
-    """What the dashed upright lines are, at the right of the head."""
-    parts, x = [], WIDTH - 16.0
-    for color, words in sorted({(color, words) for _, color, words in marks}, reverse=True):
-        parts.append(_text(x, 56, f"┆ {words}", 11, COLORS[color], "end"))
-        x -= LETTER * (len(words) + 5)
+    """What the dashed upright lines are, under the title, as far as there is room."""
+    parts, x = [], 16.0
+    for color, words in dict.fromkeys((color, words) for _, color, words in marks):
+        width = LETTER * (len(words) + 5)
+        if x + width < WIDTH:
+            parts.append(_text(x, 76, f"┆ {words}", 11, COLORS[color]))
+        x += width
     return parts
 
 

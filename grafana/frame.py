@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from grafana.panels import DATASOURCE, Json
-from grafana.promql import INCUMBENT, of
+from grafana.promql import INCUMBENT, most, of
 
 SCHEMA = 42  # of Grafana 13 (@grafana/schema 13.2)
 TAG = "killick"
@@ -194,7 +194,7 @@ def _annotations() -> list[Json]:
 
 
 def _moved(counter: str, *by: str) -> str:
-    return f"max by ({', '.join(by)}) (increase({of(counter)}[5m])) > 0"
+    return f"{most(*by)} (increase({of(counter)}[5m])) > 0"
 
 
 def _mark(name: str, color: str, expr: str, words: str) -> Json:

@@ -197,7 +197,7 @@ STREAM: Panels = (
         lines(
             Text(
                 "Gaps, resets, losses",
-                "Gaps that were BRIDGED, series that began anew after a long gap, records that the log deleted "
+                "Gaps that were bridged, series that began anew after a long gap, records that the log deleted "
                 "before they were read.",
                 "KillickRecordsLost",
             ),

@@ -31,8 +31,8 @@ def skill(
 def answering(selector: str, *by: str) -> str:
     """What `selector` says of the version that answers, by some labels: one value each, whoever else exports it."""
     incumbent = f"max by (version) ({of('version_info', INCUMBENT)})"
-    kept = f"max by ({', '.join(dict.fromkeys((*by, 'version')))}) ({selector}) and on (version) {incumbent}"
-    return f"max by ({', '.join(by)}) ({kept})" if "version" not in by else kept
+    kept = f"{most(*by, *(() if 'version' in by else ('version',)))} ({selector}) and on (version) {incumbent}"
+    return kept if "version" in by else f"{most(*by)} ({kept})"
 
 
 def happened(counter: str, *by: str, over: str = "$__range") -> str:
@@ -40,7 +40,12 @@ def happened(counter: str, *by: str, over: str = "$__range") -> str:
 
     Every monitor counts what it reads of the registry, so that the most is the truth, not the sum.
     """
-    return f"max by ({', '.join(by)}) (round(increase({counter}[{over}])))"
+    return f"{most(*by)} (round(increase({counter}[{over}])))"
+
+
+def most(*by: str) -> str:
+    """The aggregation to the largest value, by some labels."""
+    return f"max by ({', '.join(by)})" if by else "max"
 
 
 def rate(counter: str, *by: str) -> str:

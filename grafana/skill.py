@@ -49,7 +49,7 @@ ANSWER: Panels = (
                 "KillickSkillBelowReference",
             ),
             SCORE,
-            Query(answering(skill(), "version"), "version {{version}}"),
+            Query(answering(skill()), "skill"),
         ),
     ),
     (
@@ -69,7 +69,7 @@ ANSWER: Panels = (
         4,
         stat(
             Text(
-                "Leads BELOW the reference",
+                "Leads below the reference",
                 "At how many leads the version that answers is worse than the reference over the window.",
                 "KillickSkillBelowReference",
             ),
@@ -155,7 +155,7 @@ SKILL: Panels = (
         lines(
             Text(
                 "Over each window",
-                "The version that answers over short and long windows: a short one BELOW the long ones "
+                "The version that answers over short and long windows: a short one below the long ones "
                 "is skill that falls now.",
                 "KillickSkillBelowReference",
             ),
@@ -202,8 +202,8 @@ DRIFT: Panels = (
         lines(
             Text(
                 "How near each detector is",
-                "Its STATISTIC as a share of its THRESHOLD: at 100 % it reports a drift. "
-                "A detector that still calibrates has no THRESHOLD and no line.",
+                "Its statistic as a share of its threshold: at 100 % it reports a drift. "
+                "A detector that still calibrates has no threshold and no line.",
                 "KillickLossDrift",
             ),
             RATIO,
@@ -216,7 +216,7 @@ DRIFT: Panels = (
         table(
             Text(
                 "Detectors now",
-                "Statistic, THRESHOLD and the drifts in the span that is shown.",
+                "Statistic, threshold and the drifts in the span that is shown.",
                 "KillickLossDrift",
             ),
             Look("none", 3),
@@ -234,7 +234,7 @@ DRIFT: Panels = (
                 Text(
                     f"{title} on the loss",
                     f"{title} watches the loss of the version that answers, one value per step of event time. "
-                    "Dashed: its THRESHOLD, calibrated on the quiet losses after the promotion.",
+                    "Dashed: its threshold, calibrated on the quiet losses after the promotion.",
                     "KillickLossDrift",
                 ),
                 Look("none", 2),
