@@ -44,7 +44,8 @@ lock: setup ## make the three lock files anew from pyproject.toml (needs uv)
 	echo 'hatchling>=1.27' | $(COMPILE) --constraint requirements.lock --output-file requirements.build.lock -
 
 clean: ## remove all that the other commands made
-	rm -rf $(VENV) .kafka build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .kafka build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	  tests/grafana/types/node_modules tests/grafana/types/generated.ts
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The editable installation points at the working tree, so only other requirements make it stale.

@@ -212,7 +212,7 @@ def table(
 
 
 def alerts(text: Text) -> Json:
-    """The alerts that fire or are about to, with their runbooks: Grafana asks the data source's rules for them."""
+    """The alerts that fire or are about to, with their runbooks: Grafana asks the rules of its data sources for them."""
     options = {
         "viewMode": "list",
         "groupMode": "default",
@@ -220,9 +220,8 @@ def alerts(text: Text) -> Json:
         "maxItems": 20,
         "sortOrder": 3,
         "dashboardAlerts": False,
-        "alertName": "",
+        "alertName": "Killick",
         "alertInstanceLabelFilter": "",
-        "datasource": "${datasource}",
         "stateFilter": {"firing": True, "pending": True, "noData": False, "normal": False, "error": True},
     }
     made = _panel("alertlist", text, {}, options, ())
