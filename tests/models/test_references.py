@@ -57,7 +57,8 @@ def remembered(stream: Stream, lags: Ints = LAGS) -> tuple[Floats, Bools]:
 
 def looked_back(trails: Trails, parts: Iterable[Observed], lags: Ints = LAGS) -> tuple[Floats, Bools]:
     """What the trails say of one part after the other, NaN where nothing is known."""
-    values, known = (np.concatenate(found, axis=1) for found in zip(*(trails.look_back(p, lags) for p in parts)))
+    found = [trails.look_back(part, lags) for part in parts]
+    values, known = (np.concatenate(columns, axis=1) for columns in zip(*found, strict=True))
     return np.where(known, values, np.nan), known
 
 
@@ -108,17 +109,19 @@ def test_trails_of_less_depth_know_less() -> None:
     """What was not kept is unknown at first, and comes with new observations."""
     short, long = Trails(MAX_GAP, 2), Trails(MAX_GAP, 4)
     count = np.arange(6)
-    short.look_back(Observed(count * 0, count, count * 1.0, count >= 0), np.array([1]))
+    short.look_back(Observed(count * 0, count, count.astype(np.float64), count >= 0), np.array([1]))
     long.restore(0, short.recent(0, 1))
     next_ones = np.arange(6, 9)
-    _, known = long.look_back(Observed(next_ones * 0, next_ones, next_ones * 1.0, next_ones > 0), np.arange(1, 5))
+    _, known = long.look_back(
+        Observed(next_ones * 0, next_ones, next_ones.astype(np.float64), next_ones > 0), np.arange(1, 5)
+    )
     assert known.T.tolist() == [[True, True, False, False], [True, True, True, False], [True, True, True, True]]
 
 
 def test_what_is_kept_of_series_never_seen_is_nothing() -> None:
     """Rows of the arrays that no series has yet can be kept and restored."""
     trails = Trails(MAX_GAP, 2)
-    trails.look_back(Observed(*np.array([[1], [5]]), np.array([7.0]), np.array([True])), np.array([1]))
+    trails.look_back(Observed(np.array([1]), np.array([5]), np.array([7.0]), np.array([True])), np.array([1]))
     kept = trails.recent(0, 3)
     assert kept.known.tolist() == [0, 1, 0]
     assert kept.values[1].tolist()[0] == 7.0
@@ -134,14 +137,14 @@ def test_one_series_that_takes_many_steps_widens_nothing_for_those_that_come_lat
     """The room for a hundred thousand observations of one series at once is let go when other series come."""
     trails = Trails(MAX_GAP, DEPTH)
     many = np.arange(100_000)
-    values, known = trails.look_back(Observed(many * 0, many, many * 1.0, many >= 0), LAGS)
+    values, known = trails.look_back(Observed(many * 0, many, many.astype(np.float64), many >= 0), LAGS)
     assert known[:, DEPTH:].all()
     np.testing.assert_array_equal(values[:, DEPTH:], many[DEPTH:] - LAGS[:, None])
     assert trails._ring.nbytes <= 8 * references.CELLS
     crowd = np.arange(50_000)
-    trails.look_back(Observed(crowd, crowd * 0 + 100_000, crowd * 1.0, crowd >= 0), LAGS)
+    trails.look_back(Observed(crowd, crowd * 0 + 100_000, crowd.astype(np.float64), crowd >= 0), LAGS)
     assert trails._ring.nbytes <= 8 * 2 * (DEPTH + 2 + MAX_GAP) * len(trails)
-    values, known = trails.look_back(Observed(crowd[:1], many[:1] + 100_001, many[:1] * 1.0, many[:1] == 0), LAGS)
+    values, known = trails.look_back(Observed(crowd[:1], many[:1] + 100_001, np.zeros(1), many[:1] == 0), LAGS)
     assert values[:, 0].tolist() == [0.0, *many[-1:-DEPTH:-1].tolist()]
 
 
