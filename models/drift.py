@@ -1,6 +1,7 @@
 """Has the loss of the version that answers risen? ADWIN and Page-Hinkley on the loss per event-time step.
 
-    losses ─► the first `calibration_steps`: quiet ─► readings and thresholds   (models/drift_calibration.py)
+    losses ─► the first `calibration_steps`: quiet ─► readings and thresholds   (models/drift_calibration.py);
+           │    made anew from all of them whenever they have doubled without a drift
            └► afterwards: ADWIN and Page-Hinkley, each on level and scatter ─► drifts
                                                                   └► everything begins anew, with a new quiet span
 
@@ -30,6 +31,7 @@ __all__ = ["Drift", "DriftLimits", "LossDrift", "LossState"]
 NAMES = {"adwin": "ADWIN's evidence, log10(1/delta),", "page_hinkley": "Page-Hinkley's sum"}
 MOST_KEPT = 16_384  # losses since the last reset; then the detectors go on from the newest ones
 KEPT_ON = 4_096
+MOST_CALIBRATED = 6_000  # steps of a quiet span, at most
 MOST_RESTLESS = 3  # how often a quiet span that was none is taken half anew
 FORMAT = 1
 
@@ -91,13 +93,15 @@ class LossDrift:
         self._kept.append(loss)
         calibration = self._state.calibration
         if calibration is None or self._detectors is None:
-            if len(self._kept) >= self._limits.calibration_steps:
+            if len(self._kept) >= min(self._limits.calibration_steps, MOST_CALIBRATED):
                 self._calibrate()
             return ()
         drifts = self._watch(loss, calibration, self._detectors)
         if drifts:
             self._state = LossState(seen=self._state.seen)
             self._begin(self._forget(len(self._kept)))
+        elif 2 * calibration.steps <= min(len(self._kept), MOST_CALIBRATED):
+            self._recalibrate(calibration)
         elif len(self._kept) >= MOST_KEPT:
             self._state = msgspec.structs.replace(self._state, warm=KEPT_ON)
             self._begin(self._forget(len(self._kept) - KEPT_ON))
@@ -132,6 +136,15 @@ class LossDrift:
             self._begin(self._forget(len(self._kept) // 2))
             return
         self._state = msgspec.structs.replace(self._state, warm=len(self._kept), calibration=calibration)
+        self._begin(self._kept)
+
+    def _recalibrate(self, calibration: Calibration) -> None:
+        """Take all that has been quiet until now for the quiet span, where it is twice as long as before."""
+        losses = np.asarray(self._kept)
+        better = Calibration.of(losses, self._limits.false_alarms / 1_000.0)
+        if not better.was_quiet(losses):
+            better = msgspec.structs.replace(calibration, steps=len(losses))
+        self._state = msgspec.structs.replace(self._state, warm=len(losses), calibration=better)
         self._begin(self._kept)
 
     def _watch(self, loss: float, calibration: Calibration, detectors: Detectors) -> tuple[Drift, ...]:

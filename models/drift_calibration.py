@@ -7,11 +7,12 @@ The *scatter* is the amount by which the loss misses what the one before let exp
 
 Where errors grow by a factor, both rise; the scatter hardly depends on its own past, so it tells in a third of the
 time that the level needs. Where a constant is added to the errors only the level rises. Both are bounded, so that one
-disaster is no drift.
+disaster is no drift. Losses whose largest few outweigh the rest (squared errors) are read by their roots.
 
 The thresholds come from simulated quiet streams: a stationary bootstrap of the quiet readings (Politis and Romano 1994,
 JASA 89, 1303), long blocks of them joined at random, so that their autocorrelation and their cycles stay. Each detector
-runs over them, and its threshold is where alarms come at the wanted rate.
+runs over them, and its threshold is where alarms come at the wanted rate. A short quiet span knows itself badly: the
+thresholds are set higher by a margin that falls as the span grows.
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ BOUND = 6.0  # readings beyond are cut: sd of the level, means of the scatter
 LARGEST = 1e100  # a loss beyond it counts as this much: squares stay finite
 
 SEED = 20_130_101
-PH_STREAMS, ADWIN_STREAMS = 512, 128
+PH_STREAMS, ADWIN_STREAMS = 512, 48
 WATCHED_STEPS = 2_000  # of a simulated stream after its quiet span
+MOST_QUIET = 672  # steps of a simulated quiet span: a longer one moves the running means no more
+MARGIN_STEPS = 500  # what a short quiet span does not know of its own thresholds; see ADR 8
+SKEWED = 1.6  # beyond this skewness a loss is read by its root
 BLOCK_STEPS = 48  # mean length of the bootstrap's blocks
+WINDOW_EVIDENCE = 1.1  # log10(2 ln W) for windows of hundreds of steps
 LEAST_EVIDENCE, MOST_EVIDENCE = 0.1, 300.0  # log10(1/delta) of ADWIN
 LEAST_SUM = 6.0  # a threshold of Page-Hinkley below it would make two steps a drift
 COUNTED_ALARMS = 8.0  # a rate that so few simulated alarms tell is drawn out from more frequent ones
@@ -43,8 +48,9 @@ Floats = NDArray[np.float64]
 
 
 class Quiet(msgspec.Struct, frozen=True, kw_only=True):
-    """How quiet losses are read: mean, standard deviation, dependence on the last one, mean miss."""
+    """How losses are read, or their roots: the quiet mean, standard deviation, dependence on the last, mean miss."""
 
+    rooted: bool
     mean: float
     sd: float
     phi: float
@@ -53,26 +59,37 @@ class Quiet(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, losses: Floats) -> Quiet:
         """The quiet form of `(T,)` losses; a spread that is nothing counts as a millionth of the mean."""
-        mean = float(losses.mean())
-        least = max(1e-6 * mean, 1e-12)
-        sd = max(float(losses.std()), least)
-        z = (losses - mean) / sd
+        rooted = _skew(losses) > SKEWED
+        x = np.sqrt(losses) if rooted else losses
+        mean = float(x.mean())
+        sd = max(float(x.std()), 1e-6 * mean, 1e-12)
+        z = (x - mean) / sd
         past = float(z[:-1] @ z[:-1])
         phi = min(max(float(z[1:] @ z[:-1]) / past, 0.0), 0.99) if past > 0 else 0.0
         miss = float(np.abs(z[1:] - phi * z[:-1]).mean())
-        return cls(mean=mean, sd=sd, phi=phi, miss=max(miss, 1e-3))
+        return cls(rooted=rooted, mean=mean, sd=sd, phi=phi, miss=max(miss, 1e-3))
 
     def readings(self, losses: Floats, before: float | None = None) -> Floats:
         """Level and scatter of `(T,)` losses, `(T, 2)`; `before` is the loss before the first, else its own equal."""
-        z = (losses - self.mean) / self.sd
-        last = z[0] if before is None else (before - self.mean) / self.sd
-        misses = np.abs(z - self.phi * np.concatenate([[last], z[:-1]])) / self.miss
+        known = losses if before is None else np.concatenate([[before], losses])
+        z = ((np.sqrt(known) if self.rooted else known) - self.mean) / self.sd
+        last = z[:-1] if before is not None else np.concatenate([z[:1], z[:-1]])
+        z = z[len(known) - len(losses) :]
+        misses = np.abs(z - self.phi * last) / self.miss
         return np.stack([np.clip(z, -BOUND, BOUND), np.minimum(misses, BOUND)], axis=1)
+
+
+def _skew(x: Floats) -> float:
+    """The skewness of `(T,)` numbers; 0 where they don't differ."""
+    x = x / max(float(x.max()), 1e-300)  # so that no cube is lost or infinite
+    sd = float(x.std())
+    return float(((x - x.mean()) ** 3).mean()) / sd**3 if sd > 1e-6 else 0.0
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """What a quiet span told: how its losses are read, and when the readings are loud."""
 
+    steps: int
     quiet: Quiet
     thresholds: Thresholds
 
@@ -80,7 +97,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, losses: Floats, per_step: float) -> Calibration:
         """The calibration that `(T,)` quiet losses give, at `per_step` false alarms a step."""
         quiet = Quiet.of(losses)
-        return cls(quiet=quiet, thresholds=thresholds_of(quiet.readings(losses), per_step))
+        return cls(steps=len(losses), quiet=quiet, thresholds=thresholds_of(quiet.readings(losses), per_step))
 
     def was_quiet(self, losses: Floats) -> bool:
         """Whether its own losses raise no alarm, neither forwards nor backwards: a rise or fall within is neither."""
@@ -91,12 +108,22 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 def thresholds_of(readings: Floats, per_step: float) -> Thresholds:
     """Thresholds at which quiet readings `(T, 2)` raise `per_step` alarms a step, all four detectors together."""
     rng = np.random.default_rng(SEED)
-    streams = quiet_streams(readings, PH_STREAMS, len(readings) + WATCHED_STEPS, rng)  # (N, T, 2)
-    quiet, each = len(readings), per_step / 4.0
+    quiet, each = min(len(readings), MOST_QUIET), per_step / 4.0
+    streams = quiet_streams(readings, PH_STREAMS, quiet + WATCHED_STEPS, rng)  # (N, T, 2)
     sums = [_sum_at(highest_sums(streams[:, :, r]), quiet, each) for r in range(2)]
     few = streams[:ADWIN_STREAMS]
     evidence = [_evidence_at(few[:, :, r].tolist(), quiet, each) for r in range(2)]
-    return Thresholds(page_hinkley=(sums[0], sums[1]), adwin=(evidence[0], evidence[1]))
+    margin = 1.0 + MARGIN_STEPS / len(readings)
+    return Thresholds(
+        page_hinkley=(max(sums[0] * margin, LEAST_SUM), max(sums[1] * margin, LEAST_SUM)),
+        adwin=(_widened(evidence[0], margin), _widened(evidence[1], margin)),
+    )
+
+
+def _widened(evidence: float, margin: float) -> float:
+    """ADWIN's evidence with the margin on the whole exponent of its bound, ln(2 ln W / delta), in tens."""
+    wider = (evidence + WINDOW_EVIDENCE) * margin - WINDOW_EVIDENCE
+    return min(max(wider, LEAST_EVIDENCE), MOST_EVIDENCE)
 
 
 def quiet_streams(readings: Floats, streams: int, steps: int, rng: np.random.Generator) -> Floats:
@@ -137,7 +164,7 @@ def _sum_at(highest: Floats, quiet: int, per_step: float) -> float:
         return count / max(int(watched.sum()), 1)
 
     least = COUNTED_ALARMS / (len(highest) * (highest.shape[1] - quiet))
-    return max(_where(rate, per_step, (0.0, float(top.max())), least), LEAST_SUM)
+    return _where(rate, per_step, (0.0, float(top.max())), least)
 
 
 def _evidence_at(streams: Sequence[Sequence[float]], quiet: int, per_step: float) -> float:
@@ -151,7 +178,7 @@ def _evidence_at(streams: Sequence[Sequence[float]], quiet: int, per_step: float
         return sum(e is not None and e >= quiet for e in ends) / max(watched, 1)
 
     least = COUNTED_ALARMS / (len(streams) * (len(streams[0]) - quiet))
-    return min(max(_where(rate, per_step, (0.0, 40.0), least), LEAST_EVIDENCE), MOST_EVIDENCE)
+    return _where(rate, per_step, (0.0, 25.0), least)
 
 
 def _where(rate: Callable[[float], float], wanted: float, between: tuple[float, float], least: float) -> float:
@@ -162,13 +189,14 @@ def _where(rate: Callable[[float], float], wanted: float, between: tuple[float, 
     """
     if wanted >= least:
         return _halved(rate, wanted, between)
-    near, far = _halved(rate, 8.0 * least, between), _halved(rate, least, between)
+    near = _halved(rate, 8.0 * least, between)
+    far = _halved(rate, least, (near, between[1]))
     return far + (far - near) / math.log(8.0) * math.log(least / wanted)
 
 
 def _halved(rate: Callable[[float], float], wanted: float, between: tuple[float, float]) -> float:
     low, high = between
-    for _ in range(9):
+    for _ in range(7):
         middle = (low + high) / 2.0
         low, high = (middle, high) if rate(middle) > wanted else (low, middle)
     return high
@@ -177,9 +205,11 @@ def _halved(rate: Callable[[float], float], wanted: float, between: tuple[float,
 def first_rise(stream: Sequence[float], evidence: float) -> int | None:
     """The step at which ADWIN first cuts its window because the readings rose; None if it never does."""
     detector = adwin(evidence)
+    begin = 0
     for step, reading in enumerate(stream):
-        before = detector.estimation
         detector.update(reading)  # type: ignore[no-untyped-call]
-        if detector.drift_detected and detector.estimation > before:
-            return step
+        if detector.drift_detected:
+            if detector.estimation * (step - begin) > math.fsum(stream[begin:step]):
+                return step
+            begin = step + 1 - int(detector.width)
     return None

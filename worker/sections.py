@@ -225,7 +225,7 @@ class DriftSettings(Section):
     calibration_steps: int = Field(
         default=336,
         ge=100,
-        le=100_000,
+        le=6_000,
         description="steps of a new version whose losses count as quiet: thresholds come from them",
     )
     ks: float = Field(
