@@ -212,7 +212,7 @@ def table(
 
 
 def alerts(text: Text) -> Json:
-    """The alerts that fire or are about to, with their runbooks: Grafana asks the rules of its data sources for them."""
+    """The alerts that fire or are about to, with their runbooks: Grafana asks its data sources for them."""
     options = {
         "viewMode": "list",
         "groupMode": "default",
