@@ -36,23 +36,27 @@ def recorded_blocks(
         ArchiveError: the archive can't be read, or there is a hole and no list for it.
         ServiceUnreachable: Redis did not answer.
     """
-    place, read = after_end(after), START
+    place, read, number = after_end(after), START, ledger.partition
+    covered = place  # up to here nothing is asked of the ledger
     while True:
         if archive is not None:
-            for block in archive.blocks(ledger.partition, place, until, holes):
+            covered = max(covered, after_end(archive.end(number)))
+            for block in archive.blocks(number, place, until, holes):
                 yield block
                 place = read = block.place
         while True:
             blocks, _ = ledger.read_blocks(block_position(*place), READ_BLOCKS, until)
             head = ledger.head()  # after the blocks: they may have been let go before they were read
             gone = min(head.trimmed, until) if head is not None else -1
-            if gone > place[0]:
+            covered = max(covered, place)
+            if after_end(gone) > covered:
                 break
             for block in blocks:
                 yield following(block, read)
                 place = read = block.place
             if not blocks:
                 return
-        if archive is None or archive.place(ledger.partition) <= place:
-            tell(holes, Hole(place[0], gone), ledger.partition)
-            place = after_end(gone)
+        if archive is None or archive.end(number) < gone:
+            if gone > covered[0]:
+                tell(holes, Hole(covered[0], gone), number)
+            place = covered = after_end(gone)
