@@ -313,7 +313,7 @@ def _described(code: int) -> str:
 
 
 def serve(settings: Settings, counts: Mapping[str, int], words: Sequence[str], targets: Path | None) -> bool:
-    """Run so many processes of each kind until SIGTERM or SIGINT; whether all ended in order.
+    """Run so many processes of each kind until SIGTERM, SIGINT or SIGHUP; whether all ended in order.
 
     Raises:
         ConfigError: the settings can't be used, or a process refused them.
@@ -327,6 +327,7 @@ def serve(settings: Settings, counts: Mapping[str, int], words: Sequence[str], t
     def stop(_number: int, _frame: FrameType | None) -> None:
         supervisor.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` has SIGHUP ignored
+            signal.signal(number, stop)
     return supervisor.run()

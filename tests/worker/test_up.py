@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from models.errors import ConfigError
-from tests.services.processes import alive, gone
+from tests.services.processes import alive, children, gone
 from worker import up
 from worker.settings import Settings, load
 from worker.up import Lines, Part, Supervisor, parts, write_targets
@@ -283,6 +283,27 @@ def test_the_command_ends_with_the_message_of_a_process_that_refused(tmp_path: P
     assert f"killick: consumer-1 refused to run (exit code 2): the pages can't be served on 127.0.0.1:{port}" in (
         done.stderr
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_command_ends_in_order_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    """Asked to end, also by a terminal that closes, `killick up` stops its monitor and ends with exit code 0."""
+    file = tmp_path / "killick.toml"
+    file.write_text('[monitor]\nport = 0\n[redis]\nurl = "redis://127.0.0.1:1"\n', encoding="utf-8")
+    command = [sys.executable, "-m", "worker.cli", "--config", str(file), "up", "--consumers", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("monitor | ") and "waiting: " in line:
+                break
+        pids = children(process.pid)
+        process.send_signal(number)
+        said = process.stderr.read()
+        assert process.wait(30) == 0, said
+    assert "monitor | " in said
+    assert "all stopped; crashes meanwhile: 0" in said
+    assert pids
+    assert gone(pids)
 
 
 def test_nothing_to_run_is_wrong_usage(tmp_path: Path) -> None:
