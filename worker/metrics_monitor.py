@@ -105,7 +105,7 @@ class MonitorMetrics:
         yield self._gauge("registry_generation", "Changes of the registry so far.", {(): shown.generation})
         yield self._gauge("paused", "1 while only people promote.", {(): shown.paused})
         yield self._counter("promotions", "Promotions so far.", {(): shown.promotions})
-        by: Counter[tuple[str]] = Counter({(PEOPLE,): 0})
+        by = Counter({(actor,): 0 for actor in (PEOPLE, *AUTOMATIC)})
         for actor, count in shown.rollbacks.items():
             by[actor if actor in AUTOMATIC else PEOPLE,] += count
         yield self._counter("rollbacks", "Rollbacks so far, by whom.", by, "actor")
