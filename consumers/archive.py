@@ -13,6 +13,7 @@ passed over. Where files overlap, whoever reads takes each block once.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -205,6 +206,17 @@ class Archive:
                     yield following(block, read)
                     place = read = block.place
             place = max(place, chosen.until)
+
+    def before(self, partition: int, step: int) -> int:
+        """The end of the oldest files that have nothing of a step or of later ones; -1: there is none.
+
+        Raises:
+            ArchiveError: the archive can't be read.
+        """
+        manifest, _ = self._manifest(partition)
+        files = sorted(manifest.files if manifest is not None else (), key=lambda file: file.until)
+        older = itertools.takewhile(lambda file: file.last_step is None or file.last_step < step, files)
+        return max((file.until[0] for file in older), default=-1)
 
     def names(self, partition: int) -> list[str]:
         """Series by slot, as far as blocks that are archived name them.

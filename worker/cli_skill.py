@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -13,115 +10,117 @@ import click
 from models.errors import ConfigError, VersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     from rich.console import Console
 
-    from models.windows import Scaling
     from worker.session import Session
+    from worker.settings import Settings
+    from worker.skill_asked import Asked
     from worker.skill_report import Report
-
-LEADS_WINDOW = "7d"  # where no window is asked for, but one is needed
 
 
 @click.command()
 @click.option("--version", type=click.IntRange(min=1), metavar="V", help="Only this version.")
 @click.option("--window", metavar="W", help="Only this window: 1h, 1d, 7d, 30d or life.")
 @click.option("--lead", metavar="K", help="At this lead, in steps; without it all, which pools them.")
-@click.option("--leads", "by_lead", is_flag=True, help=f"All leads of one window; without --window {LEADS_WINDOW}.")
+@click.option("--leads", "by_lead", is_flag=True, help="All leads of one window; without --window 7d.")
 @click.option("--unscaled", is_flag=True, help="Errors in the target's unit; without it divided by the scale in force.")
+@click.option("--series", metavar="S", help="Of one series, counted now from what is recorded.")
+@click.option(
+    "--worst", type=click.IntRange(min=0), metavar="N",
+    help="The N worst series over a window (without --window 7d), and quantiles over all, counted now.",
+)  # fmt: skip
+@click.option(
+    "--against", type=click.Choice(["persistence", "seasonal"]), help="What --worst goes by; without it persistence."
+)
+@click.option("--backfill", is_flag=True, help="Of --version, made again from what is recorded: it need not have run.")
+@click.option("--since", metavar="TIME", help="With --backfill: count forecasts from this time on.")
+@click.option("--until", metavar="TIME", help="With --backfill: and pairs before this one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with every figure.")
-@click.option("--csv", "as_csv", is_flag=True, help="A line for every figure: version, window, lead, scaling, measure.")
+@click.option("--csv", "as_csv", is_flag=True, help="A line for every figure.")
 @click.pass_obj
 def skill(
     session: Session,
+    /,
     *,
-    version: int | None,
-    window: str | None,
-    lead: str | None,
-    by_lead: bool,
+    series: str | None,
+    worst: int | None,
+    against: str | None,
+    backfill: bool,
+    since: str | None,
+    until: str | None,
     unscaled: bool,
-    as_json: bool,
-    as_csv: bool,
+    **options: Any,
 ) -> None:
     """Show how good the forecasts are, by version and window: skill, errors, drift, what waits.
 
     Skill is 1 - MSE / MSE(reference): 1 is perfect, 0 as good as the reference, below 0 worse. The windows end with
     the last complete hour of event time. Reads what `killick monitor` keeps in Redis; none need run for that.
-    """
-    if as_json and as_csv:
-        raise ConfigError("--json and --csv can't be had at once", "choose one")
-    from models.windows import POOLED, WINDOWS
-    from worker import wiring
-    from worker.skill_report import CSV_HEAD, read_report
 
-    chosen_windows = [one_of("window", window, WINDOWS)] if window is not None else list(WINDOWS)
+    \b
+    killick skill --leads --window 30d               how skill falls with the lead
+    killick skill --worst 10 --window 1d             which series are forecast badly
+    killick skill --series JFK                       one of them, by window and day
+    killick skill --backfill --version 3 --since 2013-06-01
+    """  # noqa: D301 - click wants the control character itself
+    from worker.skill_asked import Asked
+
+    asked = Asked(scaling="unscaled" if unscaled else "scaled", **options)
+    if (series is not None) + (worst is not None) + backfill > 1:
+        raise ConfigError("--series, --worst and --backfill can't be had at once", "choose one")
+    if against is not None and worst is None:
+        raise ConfigError("--against says what --worst goes by", "add --worst N")
+    if (since is not None or until is not None) and not backfill:
+        raise ConfigError("--since and --until say what --backfill counts", "add --backfill, or choose a --window")
     settings = session.settings()
+    if series is not None or worst is not None or backfill:
+        from worker import skill_counted
+
+        if series is not None:
+            skill_counted.of_series(settings, asked, series)
+        elif worst is not None:
+            skill_counted.of_worst(settings, asked, worst, against or "persistence")
+        else:
+            from worker.cli_history import moment_ms
+
+            bounds = [moment_ms(text, 0) if text is not None else None for text in (since, until)]
+            skill_counted.of_backfill(settings, asked, *bounds)
+        return
+    _show(settings, asked)
+
+
+def _show(settings: Settings, asked: Asked) -> None:
+    from worker import wiring
+    from worker.skill_asked import terminal
+    from worker.skill_report import read_report
+
     with closing(wiring.redis_client(settings)) as client:
         report = read_report(settings, client)
-        versions = chosen_versions(report, version)
-        if version is not None and not versions:
+        versions = [number for number in report.versions() if asked.version in (None, number)]
+        if asked.version is not None and not versions:
             known = {info.version for info in wiring.registry(settings, client).versions()}
-            raise no_pairs_of(report, version, registered=version in known)
-    leads = [*dict.fromkeys(str(k) for v in versions for k in report.book.leads[v]), POOLED] if versions else []
-    chosen_lead = one_of("lead", lead, leads) if lead is not None and leads else POOLED
-    if as_json:
-        click.echo(json.dumps(report.as_json(versions, chosen_windows), ensure_ascii=False))
-    elif as_csv:
-        write_csv(CSV_HEAD, (row for v in versions for row in report.scores(v).rows(v, chosen_windows)))
-    else:
-        scaling: Scaling = "unscaled" if unscaled else "scaled"
-        console = terminal()
-        _say_standing(console, report)
-        for number in versions:
-            if by_lead:
-                _show_leads(console, report, number, window or LEADS_WINDOW, scaling)
-            elif str(chosen_lead) in (*map(str, report.book.leads[number]), POOLED):
-                _show_windows(console, report, number, chosen_windows, chosen_lead, scaling)
-        _show_drift(console, report)
+            raise _no_pairs(report, asked.version, registered=asked.version in known)
+    if versions:
+        asked.one_lead(sorted({lead for number in versions for lead in report.book.leads[number]}))
+    windows = asked.windows()
+    if asked.answer(
+        report.as_json(versions, windows) if asked.as_json else {},
+        {number: report.scores(number) for number in versions},
+        windows,
+    ):
+        return
+    console = terminal()
+    _say_standing(console, report)
+    for number in versions:
+        if asked.lead is None or asked.lead in (*map(str, report.book.leads[number]), "all"):
+            heading = f"version {number} {report.role(number)}".rstrip()
+            asked.show(console, heading, report.scores(number), windows, report.trend_words(number))
+    _show_drift(console, report)
 
 
-def chosen_versions(report: Report, version: int | None) -> list[int]:
-    """The versions that have pairs, the one that answers first; of these the one that is asked for."""
-    ordered = sorted(report.book.versions, key=lambda v: (v != report.aliases.incumbent, -v))
-    return [number for number in ordered if version in (None, number)]
-
-
-def no_pairs_of(report: Report, version: int, *, registered: bool) -> VersionError:
-    """The error that there is nothing of a version."""
+def _no_pairs(report: Report, version: int, *, registered: bool) -> VersionError:
     having = ", ".join(map(str, report.book.versions)) or "none"
     what = "has no pairs yet" if registered else "does not exist"
     return VersionError(f"version {version} of model {report.model!r} {what}", f"versions with pairs: {having}")
-
-
-def one_of(what: str, word: str, known: Sequence[str]) -> str:
-    """The word.
-
-    Raises:
-        ConfigError: it is none of those that are known.
-    """
-    if word in known:
-        return word
-    near = ""
-    if word.isdecimal():
-        numbers = [one for one in known if one.isdecimal()]
-        near = min(numbers, key=lambda one: abs(int(one) - int(word)), default="")
-    nearest = f"; the nearest is {near}" if near else ""
-    raise ConfigError(f"{what} {word!r} has no figures", f"known are {', '.join(known)}{nearest}")
-
-
-def write_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write rows to standard output; what is None is left empty."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-
-
-def terminal() -> Console:
-    """Standard output, for rich."""
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=False)
 
 
 def _say_standing(console: Console, report: Report) -> None:
@@ -132,32 +131,9 @@ def _say_standing(console: Console, report: Report) -> None:
     if not report.partitions:
         console.print("nothing is recorded yet: start `killick consumer` and send observations")
     elif not report.ran:
-        console.print("no monitor has ever counted here: start `killick monitor`, it counts what is recorded too")
+        console.print("no monitor has counted here yet: start `killick monitor`, it counts what is recorded too")
     elif not report.book.versions:
         console.print(f"no pairs yet: none of {report.observations:,} observations had been forecast")
-
-
-def _show_windows(
-    console: Console, report: Report, version: int, windows: Sequence[str], lead: str, scaling: Scaling
-) -> None:
-    from worker.skill_view import daily_line, title, trend_line, windows_table
-
-    scores = report.scores(version)
-    console.print()
-    console.print(title(f"version {version} {report.role(version)}".rstrip(), f"lead {lead}, {scaling} errors"))
-    console.print(windows_table(scores, windows, lead, scaling))
-    console.print(daily_line(scores.daily(), console.width))
-    words = report.trend_words(version)
-    if words:
-        console.print(trend_line(words))
-
-
-def _show_leads(console: Console, report: Report, version: int, window: str, scaling: Scaling) -> None:
-    from worker.skill_view import leads_table, title
-
-    console.print()
-    console.print(title(f"version {version} {report.role(version)}".rstrip(), f"window {window}, {scaling} errors"))
-    console.print(leads_table(report.scores(version), window, scaling))
 
 
 def _show_drift(console: Console, report: Report) -> None:

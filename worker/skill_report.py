@@ -55,7 +55,7 @@ class Scores:
         """Every figure, and the daily skill against persistence of scaled errors, all leads pooled."""
         return {
             "windows": {name: self._window(name) for name in windows},
-            "daily": [{"day": day_words(day), "skill": number(skill)} for day, skill in self.daily().items()],
+            "daily": [{"day": day_words(day), "skill": finite(skill)} for day, skill in self.daily().items()],
         }
 
     def _window(self, name: str) -> dict[str, Any]:
@@ -123,6 +123,10 @@ class Report:
         named = {aliases.previous: "previous", aliases.candidate: "candidate", aliases.incumbent: "incumbent"}
         return named.get(version, self.statuses.get(version, ""))
 
+    def versions(self) -> list[int]:
+        """The versions that have pairs: the one that answers first, then the newest."""
+        return sorted(self.book.versions, key=lambda number: (number != self.aliases.incumbent, -number))
+
     def scores(self, version: int) -> Scores:
         """Of all windows."""
         return scores_of(self.book, version, self.newest_hour)
@@ -165,7 +169,7 @@ class Report:
             "drift": {
                 "version": told.version,
                 "statistics": {
-                    name: {"statistic": number(value), "threshold": None if limit is None else number(limit)}
+                    name: {"statistic": finite(value), "threshold": None if limit is None else finite(limit)}
                     for name, (value, limit) in told.statistics.items()
                 },
                 "counts": told.counts,
@@ -178,7 +182,7 @@ class Report:
         told = self.told
         trends = told.trends if version == told.version else told.others.get(version, {})
         return {
-            window: {name: number(value) for name, value in msgspec.to_builtins(trend).items()}
+            window: {name: finite(value) for name, value in msgspec.to_builtins(trend).items()}
             for window, trend in trends.items()
         }
 
@@ -236,7 +240,7 @@ def measures(found: Figures, at: int) -> dict[str, float | None]:
         found.skill["seasonal"][at],
         *(getattr(found, name)[at] for name in MEASURES[3:]),
     ]
-    return {name: number(value.item()) for name, value in zip(MEASURES, values, strict=True)}
+    return {name: finite(value.item()) for name, value in zip(MEASURES, values, strict=True)}
 
 
 def drifts_json(told: Told) -> list[dict[str, Any]]:
@@ -246,8 +250,8 @@ def drifts_json(told: Told) -> list[dict[str, Any]]:
             "detector": found.drift.detector,
             "version": found.version,
             "at": rfc3339(found.time_ms),
-            "statistic": number(found.drift.statistic),
-            "threshold": number(found.drift.threshold),
+            "statistic": finite(found.drift.statistic),
+            "threshold": finite(found.drift.threshold),
             "words": found.drift.words,
         }
         for found in told.found
@@ -259,6 +263,6 @@ def day_words(day: int) -> str:
     return rfc3339(day * DAY_MS)[:10]
 
 
-def number(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The value; None in place of a number that is none."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

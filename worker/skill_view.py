@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -68,6 +68,22 @@ def leads_table(scores: Scores, window: str, scaling: Scaling) -> Table:
     for at, lead in enumerate(found.leads):
         table.add_row(f"  {lead}", f"{found.counts[at]:,}", *_cells(found, at))
     return table
+
+
+def worst_table(worst: Sequence[Mapping[str, Any]]) -> Table:
+    """A row for each series."""
+    table = _table("series", "forecasts")
+    for one in worst:
+        table.add_row(f"  {one['series']}", f"{one['count']:,}", *(_cell(one[name], name) for name in HEADINGS))
+    return table
+
+
+def quantiles_line(quantiles: Mapping[str, float | None]) -> Text:
+    """The quantiles of skill over the series."""
+    line = Text("  ")
+    for name, value in quantiles.items():
+        line.append(f"{name} ", style="dim").append(f"{_cell(value, 'skill_persistence')}   ")
+    return line
 
 
 def daily_line(daily: Mapping[int, float], width: int) -> Text:
