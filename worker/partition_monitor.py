@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from models.tally import Scored
     from worker.store import Losses, PartitionStore
 
-READ_OBSERVATIONS = 65_536  # at most, about, in one step
-READ_BLOCKS = 1_024
-LEAST_BLOCKS = 8  # that are read at first, and from where on more are
+READ_OBSERVATIONS = 65_536  # in one step, about
+READ_BLOCKS = 1_024  # at most in one step
+READ_AT_ONCE = 32  # blocks: they may be large
 TRAILS_EVERY = 200_000  # observations, or so many of each series, between two sets of trails
 TRAILS_PER_SERIES = 20
 TRAILS_EVERY_S = 600.0  # and at least so often where anything changed: else blocks wait too long to be let go
@@ -65,12 +65,11 @@ class PartitionMonitor:
         self._scorer = Scorer(form, horizon)
         self._changed = 0  # observations since the trails were kept
         self._kept_at: float | None = None  # when they were, monotonic seconds
-        self._blocks_a_read = LEAST_BLOCKS
         self.place = START
         self.newest: int | None = None  # step
         self.observations = 0
         self.next = 0  # where the ledger stands
-        self._read = 0  # up to where it was read: at its end there may be records that make no block
+        self._seen = 0  # up to where it was read: at its end there may be records that make no block
         self.book = Book()
         self.losses: Losses = {}
         self.inputs: dict[tuple[int, int], Ints] = {}  # (version, hour) → counts
@@ -91,7 +90,7 @@ class PartitionMonitor:
     @property
     def lag(self) -> int:
         """Records of the ledger that are not counted yet."""
-        return self.next - self._read
+        return self.next - self._seen
 
     def blocks(self) -> int:
         """How many blocks the ledger holds."""
@@ -124,14 +123,11 @@ class PartitionMonitor:
     def _follow(self, place: str) -> None:
         """Look at what was counted since the trails were kept."""
         while place != self.place:
-            blocks, place = self._ledger.read_blocks(place, self._blocks_a_read, self.offset)
+            blocks, place = self._read(place, self.offset)
             if not blocks:
                 return
-            filled = [block for block in blocks if len(block)]
-            self._scorer.follow(filled)
-            count = sum(map(len, filled))
-            self._changed += count
-            self._pace(len(blocks), count)
+            self._scorer.follow([block for block in blocks if len(block)])
+            self._changed += sum(map(len, blocks))
 
     def keep_no_archive(self) -> None:
         """Let blocks go that were never archived, as nobody archives them any more."""
@@ -147,9 +143,9 @@ class PartitionMonitor:
         head = self._ledger.head()
         if head is None:
             return 0
-        blocks, place = self._ledger.read_blocks(self.place, self._blocks_a_read, head.next)
+        blocks, place = self._read(self.place, head.next)
         self.next = head.next
-        self._read = offset_of(place) if blocks else head.next
+        self._seen = offset_of(place) if blocks else head.next
         if not blocks:
             return 0
         self.seats = self._ledger.roster()
@@ -162,7 +158,6 @@ class PartitionMonitor:
         self.place, self.newest = place, change.newest if steps else None
         self.observations += count
         self._changed += count
-        self._pace(len(blocks), count)
         return max(count, 1)
 
     def keep_trails(self, now: float | None) -> None:
@@ -238,10 +233,17 @@ class PartitionMonitor:
         kept = self.watched.trained.window_steps * self._form.interval_ms // HOUR_MS + DAY_HOURS
         return [key for key in self.inputs if key[0] != self.watched.version or key[1] < hour - kept]
 
-    def _pace(self, blocks: int, count: int) -> None:
-        """Read as many blocks next time as bring about as many observations as fit, if they are about as large."""
-        fit = READ_OBSERVATIONS * blocks // max(1, count)
-        self._blocks_a_read = max(1, min(READ_BLOCKS, fit, 2 * blocks + LEAST_BLOCKS))
+    def _read(self, place: str, until: int) -> tuple[list[Block], str]:
+        """The next blocks after a place, of about READ_OBSERVATIONS, and the place of the last of them."""
+        found: list[Block] = []
+        size = 0
+        while size < READ_OBSERVATIONS and len(found) < READ_BLOCKS:
+            blocks, place = self._ledger.read_blocks(place, READ_AT_ONCE, until)
+            found += blocks
+            size += sum(map(len, blocks))
+            if len(blocks) < READ_AT_ONCE:
+                break
+        return found, place
 
 
 def _inputs_field(version: int, hour: int) -> str:
