@@ -43,13 +43,11 @@ class Histories:
         self._at = f"{model}/history"
 
     def write(self, history: History, digest: str) -> None:
-        """Put a history there, if it is not there yet.
+        """Put a history there, in the place of one that was damaged.
 
         Raises:
             ArchiveError: it can't be written.
         """
-        if digest in self._names():
-            return
         series = pa.DictionaryArray.from_arrays(
             pa.array(history.series_index.astype(np.int32)), pa.array(list(history.series), pa.string())
         )

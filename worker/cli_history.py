@@ -210,7 +210,8 @@ def fit(session: Session, /, file: str, actor: str | None, **options: Any) -> No
     """Train a version on FILE and register it; the first one becomes the incumbent.
 
     The settings of [network] and [training] say what is trained, and how. The end of the span is held out:
-    the summary shows the skill there against persistence and the seasonal naive forecast.
+    the summary shows the skill there against persistence and the seasonal naive forecast. With archive.path
+    set, what the version was trained on is kept there.
 
     \b
     killick fit weather.csv --time time_hour --series origin --values temp,dewp --until 56d
@@ -218,10 +219,13 @@ def fit(session: Session, /, file: str, actor: str | None, **options: Any) -> No
     from rich.console import Console
 
     from worker import wiring
-    from worker.fit import fit_first_version
+    from worker.fit import digest, fit_first_version
 
     settings = session.settings()
     history = read(settings, file, **options)
+    histories = wiring.histories(settings)
+    if histories is not None:  # before the training: that takes long, and the archive may not be writable
+        histories.write(history, digest(history))
     client = wiring.redis_client(settings)
     try:
         fit_first_version(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from consumers.archive_history import Histories
 from models.registry import Registry
 from models.server import connect
 from models.times import rfc3339
@@ -65,7 +66,7 @@ def test_settings_become_the_plan_of_a_fit(folder: Path) -> None:
 
 
 def test_fit_registers_the_first_version(folder: Path, redis_url: str) -> None:
-    """`killick fit FILE` trains on what is before --until and registers version 1 as the incumbent."""
+    """`killick fit FILE` trains on what is before --until, registers version 1 as the incumbent, archives its data."""
     words = [
         "fit",
         "weather.csv",
@@ -78,7 +79,8 @@ def test_fit_registers_the_first_version(folder: Path, redis_url: str) -> None:
         "--actor",
         "tester",
     ]
-    result = CliRunner().invoke(cli.killick, words, env={"KILLICK_REDIS__URL": redis_url})
+    variables = {"KILLICK_REDIS__URL": redis_url, "KILLICK_ARCHIVE__PATH": "kept"}
+    result = CliRunner().invoke(cli.killick, words, env=variables)
     assert result.exit_code == 0, result.output
     with connect(redis_url) as client:
         registry = Registry(client, "test")
@@ -87,3 +89,5 @@ def test_fit_registers_the_first_version(folder: Path, redis_url: str) -> None:
     assert version.actor == "tester"
     assert version.training["data"]["observations"] == 30 * 24 * 2
     assert "registered version 1" in result.output
+    history = Histories(str(folder / "kept"), "test").read(version.training["data"]["sha256"])
+    assert len(history) == 30 * 24 * 2

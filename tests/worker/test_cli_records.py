@@ -72,3 +72,19 @@ def test_a_time_that_is_none_is_said_before_anything_is_written(redis_url: str, 
     assert "'rubbish' is not a time" in str(result.exception)
     assert not file.exists()
     assert pairs(redis_url, model, 3, "--since", "rubbish").stdout == ""
+
+
+def test_what_is_neither_in_redis_nor_in_the_archive_is_said(redis_url: str, model: str, tmp_path: Path) -> None:
+    """Beside the pairs that there are, on standard error; without an archive nobody expects them."""
+    client = connect(redis_url)
+    ledger = Ledger(client, model, 0, "again")
+    ledger.take(start=0, form="f", topic_id="t", partitions=1, chunk_slots=2)
+    ledger.set_mark(1)
+    client.hset(ledger._key("needs"), "archive", 1)
+    assert ledger.trim(1) == 1
+    client.close()
+    said = "partition 0: what ended after offset 0 and up to 1 is neither in Redis nor in the archive\n"
+    assert said not in pairs(redis_url, model, 3).stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KILLICK_ARCHIVE__PATH", str(tmp_path))
+        assert said in pairs(redis_url, model, 3).stderr
