@@ -46,6 +46,7 @@ HOUR_MS = 3_600_000
 START_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 FITTED, CALIBRATED, COMMANDED, SHIFTED, ENDED = 21 * 24, 28 * 24, 35 * 24, 43 * 24, 65 * 24  # steps
 SHIFT, STRETCH = 60.0, 5.0
+SILENT_S = 20.0
 RULES = ROOT / "grafana" / "prometheus" / "rules"
 METRIC = re.compile(r"\b((?:[a-z_]+:)?killick_\w+(?::\w+)?|up)\b(\{[^}]*\})?")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -178,12 +179,22 @@ def empty(samples: list[Sample]) -> bool:
     return all(math.isnan(sample.value) for sample in samples)
 
 
+def silent(scene: Scene, queries: list[str]) -> list[str]:
+    """The queries that stay without data; on a busy machine a failed scrape leaves a hole of one interval."""
+    deadline = time.monotonic() + SILENT_S
+    while (queries := [query for query in queries if empty(scene.prometheus.query(query))]) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(0.5)
+    return queries
+
+
 def test_every_query_of_the_dashboards_has_data(scene: Scene) -> None:
     """No panel, no variable and no annotation stays empty, once what it shows has happened."""
     queries = all_queries({"model": scene.stack.model})
     assert len(queries) > 50
-    silent = [f"{query.where}: {query.expr}" for query in queries if empty(scene.prometheus.query(query.expr))]
-    assert silent == []
+    without = silent(scene, [query.expr for query in queries])
+    assert [query for query in queries if query.expr in without] == []
     assert empty(scene.prometheus.query("killick_nothing or killick_paused / 0 * 0"))  # such is an empty panel
 
 
@@ -199,21 +210,19 @@ def test_every_recording_rule_records(scene: Scene) -> None:
     recorded = rules("record")
     assert recorded
     for names in ("record", "expr"):
-        assert [rule[names] for rule in recorded if empty(scene.prometheus.query(rule[names]))] == []
+        assert silent(scene, [rule[names] for rule in recorded]) == []
 
 
 def test_every_alert_looks_at_what_is_there(scene: Scene) -> None:
     """Each metric that an alert reads exists with the labels that it asks for, so that it can fire."""
     alerts = rules("alert")
     assert alerts
-    missing = []
+    read = {}
     for alert in alerts:
-        found = METRIC.findall(alert["expr"])
-        assert found, alert["alert"]
-        for metric, labels in found:
-            if empty(scene.prometheus.query(f"{metric}{labels}")):
-                missing.append(f"{alert['alert']}: {metric}{labels}")
-    assert missing == []
+        read[alert["alert"]] = [metric + labels for metric, labels in METRIC.findall(alert["expr"])]
+    assert all(read.values()), read
+    without = silent(scene, sorted({metric for found in read.values() for metric in found}))
+    assert {alert: sorted({*found} & {*without}) for alert, found in read.items() if {*found} & {*without}} == {}
 
 
 def test_prometheus_evaluates_every_rule_without_error(scene: Scene) -> None:
@@ -238,7 +247,7 @@ def test_the_killed_consumer_came_back(scene: Scene) -> None:
     crashes = scene.up.lines(action="process-crashed")
     assert [(line["process_name"], line["crashes"], line["level"]) for line in crashes] == [("consumer-1", 1, "ERROR")]
     assert len(scene.up.lines(action="process-started", process_name="consumer-1")) == 2
-    assert scene.value("count(up == 1)") == 3
+    wait(lambda: scene.value("count(up == 1)") == 3, SILENT_S, "all three to be up")
     names = {line["process_name"] for line in scene.up.lines() if "process_name" in line}
     assert names == {"consumer-1", "consumer-2", "monitor"}
 
