@@ -44,14 +44,14 @@ if TYPE_CHECKING:
 SERIES = 8
 HOUR_MS = 3_600_000
 START_MS = 1_704_067_200_000  # 2024-01-01T00:00:00Z
-FITTED, CALIBRATED, COMMANDED, SHIFTED, ENDED = 21 * 24, 28 * 24, 35 * 24, 43 * 24, 65 * 24  # steps
+FITTED, CALIBRATED, COMMANDED, SHIFTED, ENDED = 21 * 24, 28 * 24, 35 * 24, 43 * 24, 58 * 24  # steps
 SHIFT, STRETCH = 60.0, 5.0
 SILENT_S = 20.0
 RULES = ROOT / "grafana" / "prometheus" / "rules"
 METRIC = re.compile(r"\b((?:[a-z_]+:)?killick_\w+(?::\w+)?|up)\b(\{[^}]*\})?")
 SETTINGS: dict[str, dict[str, Any]] = {
     "network": {"units": [8], "lags": 6},
-    "training": {"epochs": 3},
+    "training": {"epochs": 2},
     "swap": {"guard": "2d"},
     "drift": {"calibration_steps": 100, "recent": "2d"},
     "http": {"port": 0},
@@ -163,7 +163,7 @@ def play(scene: Scene) -> None:
         stack.output("promote", "2", "--reason", "a try", "--actor", "ann")
         stack.output("rollback", "--reason", "it was worse", "--actor", "bob")
     stack.registry.nominate(3, expected=None, actor="gate", reason="to be judged", now_ms=time.time_ns() // 1_000_000)
-    with sending(scene, COMMANDED, ENDED, 40):
+    with sending(scene, COMMANDED, ENDED, 50):
         stack.reach(stack.progress() + 50 * SERIES)
         os.kill(scene.up.pid_of("consumer-1"), signal.SIGKILL)
     drifted = 'sum(killick_drifts_total{detector=~"adwin|page_hinkley"})'
