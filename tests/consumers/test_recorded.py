@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.services
 NAMES = ["a", "b"]
 ROWS = 3
+COLUMNS = ("offset", "slot", "step", "values", "present", "scale")
 
 _models = iter(f"recorded-{i}" for i in range(10**9))
 
@@ -177,3 +178,18 @@ def test_only_the_blocks_that_went_count_as_gone(redis_store: Store) -> None:
     assert Ledger.head(ledger).trimmed == 3  # type: ignore[union-attr]
     ledger._need(-1)
     assert ledger.trim(99) == 0
+
+
+def test_what_a_ledger_cut_anew_comes_once(redis_store: Store) -> None:
+    """It came back without its tail after that was archived, and commits the same records in other blocks."""
+    ledger, forgetful = Busy(redis_store, []), Busy(redis_store, [])
+    ledger.add(4)
+    ledger.move(2)
+    assert ledger.archive.end(0) == 6
+    forgetful.add(1)
+    tail = [block for block in ledger.all if block.start >= 3 and len(block)]
+    rows = [np.concatenate([getattr(block, name) for block in tail]) for name in COLUMNS]
+    forgetful.commit(Commit(3, Block(3, 12, *rows)))
+    found = list(recorded_blocks(forgetful, ledger.archive))
+    assert np.concatenate([block.offset for block in found]).tolist() == list(range(12))
+    assert [(block.start, block.end) for block in found] == [(0, 3), (3, 6), (6, 12)]
