@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.drift_detectors import ALLOWANCE, FORGETTING, Detectors, Thresholds, adwin
+from models.drift_detectors import ALLOWANCE, Thresholds, adwin, has_risen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,8 @@ PH_STREAMS, ADWIN_STREAMS = 512, 48
 WATCHED_STEPS = 2_000  # of a simulated stream after its quiet span
 MOST_QUIET = 672  # steps of a simulated quiet span: a longer one moves the running means no more
 MARGIN_STEPS = 500  # what a short quiet span does not know of its own thresholds; see ADR 8
-SKEWED = 1.6  # beyond this skewness a loss is read by its root
+APART = 4.0  # standard deviations by which two parts of a quiet span may differ
+SKEWED = 1.4  # beyond this skewness a loss is read by its root
 BLOCK_STEPS = 48  # mean length of the bootstrap's blocks
 WINDOW_EVIDENCE = 1.1  # log10(2 ln W) for windows of hundreds of steps
 LEAST_EVIDENCE, MOST_EVIDENCE = 0.1, 300.0  # log10(1/delta) of ADWIN
@@ -100,9 +101,24 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         return cls(steps=len(losses), quiet=quiet, thresholds=thresholds_of(quiet.readings(losses), per_step))
 
     def was_quiet(self, losses: Floats) -> bool:
-        """Whether its own losses raise no alarm, neither forwards nor backwards: a rise or fall within is neither."""
-        ways = (losses, losses[::-1])
-        return not any(Detectors(self.thresholds).add_all(self.quiet.readings(way).tolist()) for way in ways)
+        """Whether level and scatter of its own losses stayed where they were: no cut parts two different means."""
+        return all(_stays(reading) for reading in self.quiet.readings(losses).T)
+
+
+def _stays(reading: Floats) -> bool:
+    """Whether the means `(T,)` before and after a quarter, the half and three quarters differ no more than by chance.
+
+    Chance is that of an AR(1) series: the variance of a mean of n steps is sd² / n · (1 + phi) / (1 - phi).
+    """
+    for cut in (len(reading) // 4, len(reading) // 2, 3 * len(reading) // 4):
+        parts = reading[:cut], reading[cut:]
+        rest = np.concatenate([part - part.mean() for part in parts])
+        total = float(rest @ rest)
+        phi = min(max(float(rest[1:] @ rest[:-1]) / total, 0.0), 0.99) if total > 0 else 0.0
+        chance = total / len(rest) * (1.0 + phi) / (1.0 - phi) * (1.0 / cut + 1.0 / (len(rest) - cut))
+        if (parts[0].mean() - parts[1].mean()) ** 2 > APART**2 * chance + 1e-12:
+            return False
+    return True
 
 
 def thresholds_of(readings: Floats, per_step: float) -> Thresholds:
@@ -146,7 +162,7 @@ def highest_sums(streams: Floats) -> Floats:
     least = np.full(len(streams), np.inf)
     found = np.empty_like(streams)
     for t in range(streams.shape[1]):
-        total = FORGETTING * total + rises[:, t]
+        total = total + rises[:, t]
         least = np.minimum(least, total)
         found[:, t] = total - least
     return np.asarray(np.maximum.accumulate(found, axis=1))
@@ -209,7 +225,7 @@ def first_rise(stream: Sequence[float], evidence: float) -> int | None:
     for step, reading in enumerate(stream):
         detector.update(reading)  # type: ignore[no-untyped-call]
         if detector.drift_detected:
-            if detector.estimation * (step - begin) > math.fsum(stream[begin:step]):
+            if has_risen(detector, step + 1 - begin, math.fsum(stream[begin : step + 1])):
                 return step
             begin = step + 1 - int(detector.width)
     return None

@@ -17,8 +17,7 @@ from river import drift
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-ALLOWANCE = 0.2  # a rise that Page-Hinkley forgives at each step, in the unit of the reading
-FORGETTING = 0.9999  # river's default
+ALLOWANCE = 0.2  # a rise that is none, in the unit of the reading: however sure it is, it is not worth an update
 ADWIN_CLOCK = 8  # ADWIN looks for a cut at every eighth step
 ADWIN_LEAST = 5  # steps on each side of a cut, river's default
 
@@ -45,10 +44,13 @@ class Alarm(NamedTuple):
 
 
 class PageHinkley(drift.PageHinkley):
-    """River's, on rises alone, which shows its sum."""
+    """River's, on rises alone, which shows its sum.
+
+    Without forgetting: the sum falls for as long as all is quiet, and what river forgets of it would be a rise.
+    """
 
     def __init__(self, threshold: float) -> None:
-        super().__init__(threshold=threshold, delta=ALLOWANCE, alpha=FORGETTING, mode="up")
+        super().__init__(threshold=threshold, delta=ALLOWANCE, alpha=1.0, mode="up")
 
     @property
     def total(self) -> float:
@@ -60,6 +62,12 @@ def adwin(evidence: float) -> drift.ADWIN:
     """River's ADWIN at delta = 10^-evidence."""
     delta = 10.0**-evidence
     return drift.ADWIN(delta=delta, clock=ADWIN_CLOCK, min_window_length=ADWIN_LEAST)  # type: ignore[no-untyped-call]
+
+
+def has_risen(window: drift.ADWIN, width: int, total: float) -> bool:
+    """Whether the window that a cut has left lies above what was cut off one of this width and total."""
+    dropped = width - int(window.width)
+    return bool(window.estimation > (total - window.total) / max(dropped, 1) + ALLOWANCE)
 
 
 class Detectors:
@@ -78,11 +86,11 @@ class Detectors:
         found = []
         for i, value in enumerate(readings):
             window, sums = self._adwin[i], self._page_hinkley[i]
-            width, mean = int(window.width), window.estimation
+            width, total = int(window.width), window.total
             window.update(value)  # type: ignore[no-untyped-call]
-            if window.drift_detected and window.estimation > mean:
-                reached = evidence(self._window(width + 1, i))
-                found.append(Alarm("adwin", i, reached, self._thresholds.adwin[i], int(window.width)))
+            if window.drift_detected and has_risen(window, width + 1, total + value):
+                reached, since = evidence(self._window(width + 1, i))
+                found.append(Alarm("adwin", i, reached, self._thresholds.adwin[i], since))
             sums.update(value)  # type: ignore[no-untyped-call]
             self._since[i] = self._since[i] + 1 if sums.total > 0.0 else 0
             if sums.drift_detected:
@@ -95,7 +103,7 @@ class Detectors:
 
     def shares(self) -> dict[str, list[float]]:
         """Detector → the share of its threshold that it has reached, on level and on scatter."""
-        reached = [evidence(self._window(int(window.width), i)) for i, window in enumerate(self._adwin)]
+        reached = [evidence(self._window(int(window.width), i))[0] for i, window in enumerate(self._adwin)]
         sums = [detector.total for detector in self._page_hinkley]
         return {
             "adwin": [e / t for e, t in zip(reached, self._thresholds.adwin, strict=True)],
@@ -106,16 +114,20 @@ class Detectors:
         return np.array([step[reading] for step in self._readings[len(self._readings) - width :]])
 
 
-def evidence(window: Floats) -> float:
-    """log10(1/delta) at which ADWIN would just cut a window `(W,)` because it rose: river's bound, solved for delta."""
+def evidence(window: Floats) -> tuple[float, int]:
+    """log10(1/delta) at which ADWIN would just cut a window `(W,)` because it rose, and how many steps ago.
+
+    That is river's bound, solved for delta, at the cut that needs the least.
+    """
     width = len(window)
     n0 = np.arange(ADWIN_LEAST, width - ADWIN_LEAST + 1)
     if not len(n0):
-        return 0.0
+        return 0.0, 0
     n1 = width - n0
     head = np.cumsum(window)[n0 - 1]
     rise = np.maximum((window.sum() - head) / n1 - head / n0, 0.0)
     share = 1.0 / (n0 - ADWIN_LEAST + 1) + 1.0 / (n1 - ADWIN_LEAST + 1)
     root = np.sqrt(2.0 * share * window.var())  # rise = root · s + 2/3 · share · s², s² = ln(2 ln W / delta)
     s = (np.sqrt(root**2 + 8.0 / 3.0 * share * rise) - root) / (4.0 / 3.0 * share)
-    return max((float((s**2).max()) - math.log(2.0 * math.log(width))) / math.log(10.0), 0.0)
+    best = int(np.argmax(s))
+    return max((float(s[best]) ** 2 - math.log(2.0 * math.log(width))) / math.log(10.0), 0.0), int(n1[best])
