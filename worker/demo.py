@@ -2,6 +2,7 @@
 
     weather.csv ─┬─ first 56 days ─► killick fit (a child process) ──► version 1
                  └─ the rest ─► the code of killick produce ─► Tansu ─► killick consumer (a child process)
+                                             skill, drift ◄─ killick monitor ◄─ ledger ◄─┘
 
 The children are the real commands, with a killick.toml of their own; KILLICK_ variables are kept from them. The
 consumer is killed once on the way. The network's settings were chosen on this very year, so its skill says that the
@@ -49,7 +50,7 @@ PARTITIONS = 2
 TICK_S = 0.15
 AT_ONCE_S = 1.0
 SILENT_S = 60.0  # without progress for so long, something is wrong
-CLOSING_S = 10.0
+CLOSING_S = 30.0  # at most: the monitor has to count what came last
 TOPICS = {"observations": PARTITIONS, "predictions": PARTITIONS, "observations.deadletter": 1}
 
 MODEL: dict[str, dict[str, Any]] = {
@@ -65,6 +66,7 @@ MODEL: dict[str, dict[str, Any]] = {
     "training": {"l2": 0.01},
     "ledger": {"retention": "400d", "snapshot_every": 4_000},
     "http": {"port": 0},
+    "monitor": {"port": 0},
     "log": {"format": "json"},
 }
 
@@ -189,11 +191,12 @@ class Demo:
         words = {
             "fit": ["fit", str(weather.path), "--time", "time_hour", "--series", "origin", "--until", f"{FIT_DAYS}d"],
             "consumer": ["consumer"],
+            "monitor": ["monitor"],
         }
-        self._fit, self._consumer = (
+        self._fit, self._consumer, self._monitor = (
             _command(name, arguments, config, directory, environment) for name, arguments in words.items()
         )
-        for child in (self._fit, self._consumer):
+        for child in (self._fit, self._consumer, self._monitor):
             stack.callback(child.kill)
         client = wiring.redis_client(settings)
         stack.callback(client.close)
@@ -225,6 +228,7 @@ class Demo:
         scene.stage = "fitting"
         self._consumer.start(lambda: True, AT_ONCE_S)
         self._fit.start(lambda: True, AT_ONCE_S)
+        self._monitor.start(lambda: True, AT_ONCE_S)
         self._feed.start("waits: the first version is being fitted")
         while self._fit.running():
             self._tick(view)
@@ -259,18 +263,20 @@ class Demo:
             self._consumer.start(lambda: True, AT_ONCE_S)
 
     def _close(self, view: View) -> None:
-        """Let the consumer finish, and read what it published last."""
+        """Let the consumer finish, read what it published last, and let the monitor count it."""
         scene = self.scene
         scene.stage = "closing"
         view.show(scene)
         self._consumer.stop()
         deadline_s = time.monotonic() + CLOSING_S
-        self._watcher.look()
+        self._watcher.look(report=True)
         while time.monotonic() < deadline_s and (
-            scene.read < scene.count("forecasts") or scene.letters < sum(scene.refused.values())
+            scene.read < scene.count("forecasts") or scene.letters < sum(scene.refused.values()) or scene.behind
         ):
-            self._watcher.look()
+            self._watcher.look(report=True)
             view.show(scene)
+        self._monitor.stop()
+        self._watcher.look(report=True)
         scene.stage = "done"
         view.show(scene)
 
@@ -282,8 +288,9 @@ class Demo:
         view.show(scene)
         if self._feed.failure is not None:
             raise self._feed.failure
-        if scene.stage == "streaming" and not self._consumer.running():
-            raise DataError("the consumer ended", f"its log ends with:\n{self._consumer.log_tail()}")
+        for child in (self._consumer, self._monitor):
+            if scene.stage == "streaming" and not child.running():
+                raise DataError(f"{child.name} ended", f"its log ends with:\n{child.log_tail()}")
         moved = (scene.sent, scene.published, len(scene.fit_lines) + scene.opened)
         if moved != self._moved:
             self._moved, self._moved_s = moved, now_s

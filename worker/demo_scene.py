@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from worker.scoring import Score
+from models.windows import LIFE, figures
+from worker.skill_report import drifts_json, finite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from models.blocks import Floats
     from models.scaling import SeriesForm
-    from worker.scoring import Compared
+    from models.tally import Reference
+    from models.windows import Figures
+    from worker.skill_report import Report, Scores
 
 Stage = Literal["starting", "fitting", "streaming", "closing", "done"]
 Mood = Literal["plain", "good", "bad"]
 RATE_S = 3.0  # the span that a rate is taken over
+WEEK_DAYS = 7
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ class Scene:
     published: int = 0  # records up to the published marks
     series: int = 0
     counters: dict[str, int] = field(default_factory=dict)
-    score: Score | None = None
-    weeks: dict[int, Score] = field(default_factory=dict)
+    report: Report | None = None  # what the monitor keeps
+    scores: Scores | None = None  # of the first version
     now_ms: int = 0  # event time of the newest observation that was forecast
     values: dict[str, float] = field(default_factory=dict)  # the newest target by series
     latest: dict[str, Latest] = field(default_factory=dict)
@@ -92,6 +96,39 @@ class Scene:
         """How much of the stream's event time is done, 0 … 1."""
         return min(1.0, max(0.0, (self.now_ms - self.first_ms) / max(1, self.last_ms - self.first_ms)))
 
+    def watched(self, report: Report) -> None:
+        """Take over what the monitor keeps."""
+        self.report = report
+        if report.book.versions:
+            self.scores = report.scores(report.book.versions[0])
+
+    @property
+    def behind(self) -> int:
+        """Records that the monitor has not counted yet; all, as long as nothing is known of it."""
+        return self.report.lag if self.report is not None else self.committed
+
+    def figures(self, window: str = LIFE) -> Figures | None:
+        """The figures of a window, in the target's unit; None before the first pair is counted."""
+        return self.scores.figures(window, "unscaled") if self.scores is not None else None
+
+    def skill(self, reference: Reference = "persistence", lead: int | None = None, window: str = LIFE) -> float:
+        """Skill at a lead that is reported, or (None) over all; NaN where there is none."""
+        found = self.figures(window)
+        if found is None or (lead is not None and str(lead) not in found.leads):
+            return math.nan
+        return float(found.skill[reference][found.leads.index(str(lead)) if lead is not None else -1])
+
+    def weeks(self) -> list[float]:
+        """The skill against persistence of each week, the oldest first, over all leads."""
+        if self.scores is None:
+            return []
+        sums: dict[int, Floats] = {}
+        for day, of_day in self.scores.days.items():
+            week = day // WEEK_DAYS
+            sums[week] = sums[week] + of_day if week in sums else of_day
+        leads = self.scores.leads
+        return [float(figures(sums[week], leads, "unscaled").skill["persistence"][-1]) for week in sorted(sums)]
+
     def count(self, name: str) -> int:
         """One of the ledgers' counters."""
         return self.counters.get(name, 0)
@@ -106,7 +143,6 @@ class Scene:
 
     def result(self, seconds: float) -> dict[str, Any]:
         """What `killick demo --json` prints."""
-        score = self.score or Score.none(self.horizon)
         return {
             "observations": self.count("observations"),
             "forecasts": self.count("forecasts"),
@@ -117,9 +153,10 @@ class Scene:
             "gaps_bridged": self.count("gaps_bridged"),
             "resets": self.count("series_resets"),
             "skill": {
-                "persistence": _skill(score.persistence),
-                "seasonal_naive": _skill(score.seasonal),
+                "persistence": self._skill("persistence"),
+                "seasonal_naive": self._skill("seasonal"),
             },
+            "drifts": drifts_json(self.report.told) if self.report is not None else [],
             "versions": list(self.versions),
             "sent": self.sent,
             "series": self.series,
@@ -131,13 +168,15 @@ class Scene:
             "seconds": round(seconds, 1),
         }
 
+    def _skill(self, reference: Reference) -> dict[str, Any]:
+        """By lead, null where a lead has no figures of its own."""
+        by_lead = [_rounded(self.skill(reference, lead)) for lead in range(1, self.horizon + 1)]
+        return {"mean": _rounded(self.skill(reference)), "by_lead": by_lead}
 
-def _skill(compared: Compared) -> dict[str, Any]:
-    return {"mean": _number(compared.mean), "by_lead": [_number(x) for x in compared.by_lead.tolist()]}
 
-
-def _number(value: float) -> float | None:
-    return round(value, 4) if np.isfinite(value) else None
+def _rounded(value: float) -> float | None:
+    shown: float | None = finite(round(value, 4))
+    return shown
 
 
 def shown_leads(horizon: int) -> Sequence[int]:

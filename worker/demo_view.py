@@ -15,17 +15,20 @@ from rich.text import Text
 
 from models.times import rfc3339
 from worker.demo_scene import Event, Scene, shown_leads
+from worker.skill_view import bar, sparkline
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.console import RenderableType
 
-BLOCKS = "▁▂▃▄▅▆▇█"
 STATUS_EVERY_S = 5.0
 FIT_EVERY = 10  # epochs between two lines
 TOP_ROWS = 9
 SMALL_ROWS = 2  # lines that are kept for small gaps
+SIDE_BY_SIDE = 106  # columns in which forecasts and drift fit beside each other
+DETECTORS = ("adwin", "page_hinkley", "ks", "psi")
+TRENDS = {-1: "skill falls", 0: "skill is steady", 1: "skill rises"}
 STYLES = {"plain": "", "good": "green", "bad": "yellow"}
 STAGES = {
     "starting": "starting the servers",
@@ -89,10 +92,10 @@ def _worth_a_line(line: str) -> bool:
 
 
 def _status(scene: Scene, now_s: float) -> str:
-    score = scene.score.persistence.mean if scene.score else math.nan
     return (
         f"{_day(scene)}: {scene.sent:,} of {scene.total:,} sent, {scene.count('forecasts'):,} forecast "
-        f"({scene.rate(now_s):,.0f}/s), lag {scene.lag:,}, skill {_signed(score)}"
+        f"({scene.rate(now_s):,.0f}/s), lag {scene.lag:,}, of the monitor {scene.behind:,}, "
+        f"skill {_signed(scene.skill())}"
     )
 
 
@@ -129,9 +132,24 @@ def page(scene: Scene, now_s: float, width: int, height: int) -> RenderableType:
     top = Table.grid(expand=True)
     top.add_column(ratio=10)
     top.add_column(ratio=11)
-    top.add_row(_panel("the stream", _numbers(scene, now_s)), _panel("skill against persistence", _skill(scene, width)))
-    parts += [top, _weeks(scene, width), _panel("newest forecasts, °F", _forecasts(scene))]
-    room = height - 1 - (TOP_ROWS + 2) - 1 - (len(scene.latest) + 3) - 2
+    heading = "skill against persistence: so far, last 30 days" if width >= SIDE_BY_SIDE else "skill: so far, 30 days"
+    skill = _panel(heading, _skill(scene, width))
+    top.add_row(_panel("the stream", _numbers(scene, now_s)), skill)
+    forecasts = _panel("newest forecasts, °F", _forecasts(scene))
+    rows = len(scene.latest) + 3
+    parts += [top, _weeks(scene, width)]
+    if width >= SIDE_BY_SIDE:
+        rows = max(rows, len(DETECTORS) + 3)
+        beside = Table.grid(expand=True)
+        beside.add_column()
+        beside.add_column(ratio=1)
+        forecasts.height = rows
+        beside.add_row(forecasts, _panel("drift", _drift(scene)))
+        parts.append(beside)
+    else:
+        parts += [forecasts, _drift_line(scene)]
+        rows += 1
+    room = height - 1 - (TOP_ROWS + 2) - 1 - rows - 2
     if room > 0:
         events = [
             Text(f"{event.at}  {event.text}" if event.at else event.text, style=STYLES[event.mood])
@@ -145,7 +163,8 @@ def _notable(events: list[Event], room: int) -> list[Event]:
     """The newest events for `room` lines; small gaps only take the lines that are left, or the last ones."""
     small = [i for i, event in enumerate(events) if event.at and event.mood == "plain"]
     others = sorted(set(range(len(events))) - set(small))[-max(1, room - SMALL_ROWS) :]
-    return [events[i] for i in sorted([*small[-(room - len(others)) :], *others])]
+    left = room - len(others)
+    return [events[i] for i in sorted([*small[len(small) - min(left, len(small)) :], *others])]
 
 
 def _calm(lines: list[str]) -> list[str]:
@@ -184,7 +203,7 @@ def _numbers(scene: Scene, now_s: float) -> RenderableType:
         ("sent", f"{scene.sent:,} of {scene.total:,}"),
         ("forecast", f"{scene.count('forecasts'):,} by {version}"),
         ("rate", f"{scene.rate(now_s):,.0f} a second"),
-        ("lag", f"{scene.lag:,} records"),
+        ("lag", f"{scene.lag:,}; of the monitor {scene.behind:,}"),
         ("pairs", f"{scene.count('pairs'):,}"),
         ("gaps", f"{scene.count('gaps_bridged'):,} bridged, {scene.count('series_resets'):,} resets"),
         ("duplicates", f"{scene.count('duplicates'):,} dropped"),
@@ -208,38 +227,60 @@ def _skill(scene: Scene, width: int) -> RenderableType:
     table.add_column(style="dim", no_wrap=True, justify="right")
     table.add_column(no_wrap=True, ratio=1)
     table.add_column(no_wrap=True, justify="right")
-    by_lead = scene.score.persistence.by_lead if scene.score else None
-    room = max(8, width // 2 - 20)
-    for lead in shown_leads(scene.horizon):
-        value = float(by_lead[lead - 1]) if by_lead is not None else math.nan
-        table.add_row(f"{lead} h", _bar(value, room), _signed(value))
-    mean = scene.score.persistence.mean if scene.score else math.nan
-    seasonal = scene.score.seasonal.mean if scene.score else math.nan
-    table.add_row("mean", _bar(mean, room), Text(_signed(mean), style="bold"))
-    table.add_row("", Text("against seasonal naive", style="dim"), _signed(seasonal))
+    table.add_column(style="dim", no_wrap=True, justify="right")
+    room = max(8, width // 2 - 26)
+    for lead in (*shown_leads(scene.horizon), None):
+        value, newest = scene.skill(lead=lead), scene.skill(lead=lead, window="30d")
+        name, style = (f"{lead} h", "") if lead is not None else ("all", "bold")
+        table.add_row(name, Text(bar(value, room), style="cyan"), Text(_signed(value), style=style), _signed(newest))
+    seasonal = [_signed(scene.skill("seasonal", window=window)) for window in ("life", "30d")]
+    table.add_row("", Text("against seasonal", style="dim"), *seasonal)
     return table
-
-
-def _bar(value: float, room: int) -> Text:
-    """A bar from 0 to 1; a negative skill is said by the number alone."""
-    if not math.isfinite(value) or value <= 0:
-        return Text("")
-    whole, part = divmod(round(min(1.0, value) * room * 8), 8)
-    return Text("█" * whole + ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")[part], style="cyan")
 
 
 def _weeks(scene: Scene, width: int) -> Text:
     """One sign a week; a week in which persistence was the better one is red."""
     line = Text(" skill by week ", style="dim", no_wrap=True, overflow="ellipsis")
-    for week in sorted(scene.weeks)[-(width - 24) :]:
-        value = scene.weeks[week].persistence.mean
-        if not math.isfinite(value):
-            line.append(" ")
-        elif value < 0:
-            line.append(BLOCKS[0], style="red")
-        else:
-            line.append(BLOCKS[min(len(BLOCKS) - 1, int(value * len(BLOCKS)))], style="cyan")
-    return line
+    return line.append_text(sparkline(scene.weeks()[-(width - 24) :]))
+
+
+def _drift(scene: Scene) -> RenderableType:
+    """How near each detector is to its threshold, how often it was there, and where skill is going."""
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True, ratio=1)
+    table.add_column(no_wrap=True, justify="right")
+    for name in DETECTORS:
+        share, found = _nearness(scene, name)
+        state = f"{found} drift{'s' * (found != 1)}" if found else "quiet" if math.isfinite(share) else "not known yet"
+        table.add_row(name, Text(bar(share, 10), style="red" if share >= 1 else "cyan"), state)
+    table.add_row("trend", _trend(scene), "")
+    return table
+
+
+def _nearness(scene: Scene, name: str) -> tuple[float, int]:
+    """A detector's statistic over its threshold, NaN where one is not known yet; and how many drifts it found."""
+    if scene.report is None:
+        return math.nan, 0
+    value, limit = scene.report.told.statistics.get(name, (math.nan, None))
+    return value / limit if limit else math.nan, scene.report.told.counts.get(name, 0)
+
+
+def _trend(scene: Scene) -> str:
+    """Where the skill of the last 30 days is going."""
+    trend = scene.report.told.trends.get("30d") if scene.report is not None else None
+    if trend is None or not math.isfinite(trend.slope):
+        return "-"
+    return f"{TRENDS[trend.direction]}, {trend.slope:+.4f} a day"
+
+
+def _drift_line(scene: Scene) -> Text:
+    """The same on one line."""
+    line = Text(" drift ", style="dim", no_wrap=True, overflow="ellipsis")
+    for name in DETECTORS:
+        share, found = _nearness(scene, name)
+        line.append(f"{name} ", style="dim").append_text(sparkline([share])).append(f" {found}   ")
+    return line.append(_trend(scene), style="dim")
 
 
 def _forecasts(scene: Scene) -> RenderableType:
@@ -276,12 +317,15 @@ def summary(scene: Scene, seconds: float) -> str:
         "nothing twice": f"{scene.read:,} forecasts published; after the kill {scene.again:,} came again, {same}",
         "gaps": f"{scene.count('gaps_bridged')} bridged; {scene.count('series_resets')} too long: a series began anew",
     }
-    if scene.score is not None:
-        against, seasonal = scene.score.persistence, scene.score.seasonal
-        by_lead = against.by_lead
-        leads = ", ".join(f"{k} h {_signed(float(by_lead[k - 1]))}" for k in shown_leads(scene.horizon))
-        facts["skill"] = f"{_signed(against.mean)} against persistence, {_signed(seasonal.mean)} against seasonal naive"
+    if scene.scores is not None:
+        leads = ", ".join(f"{k} h {_signed(scene.skill(lead=k))}" for k in shown_leads(scene.horizon))
+        against, seasonal = (_signed(scene.skill(reference)) for reference in ("persistence", "seasonal"))
+        facts["skill"] = f"{against} against persistence, {seasonal} against seasonal naive"
         facts["by lead"] = leads
+    if scene.report is not None:
+        told = scene.report.told
+        found = ", ".join(f"{name} {count}" for name, count in told.counts.items() if count) or "none found"
+        facts["drift"] = f"{found}; {told.trends['30d'].words}" if "30d" in told.trends else found
     head = (
         f"{accepted:,} observations at {scene.series} airports, each answered with a forecast "
         f"of {scene.horizon} hours, in {seconds:.0f} s"
@@ -296,5 +340,6 @@ NEXT = (
     "  killick doctor --create-topics  check settings, services and this machine",
     "  killick fit FILE                train the first version on your history",
     "  killick consumer                forecast, as long as it runs",
+    "  killick monitor                 watch skill and drift; `killick skill` shows them",
     "  killick produce FILE            send recorded observations to try it",
 )

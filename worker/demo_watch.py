@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,11 @@ import numpy as np
 from consumers.deadletters import to_letter
 from consumers.kafka import Source
 from consumers.messages import Prediction
+from models.scaling import SeriesState
 from models.times import rfc3339
 from worker import wiring
 from worker.demo_scene import Latest
-from worker.scoring import Score, Scorer
+from worker.skill_report import read_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.01
 POLLS = 4  # at most, of one topic in one look
+REPORT_EVERY_S = 1.0
 DAY_MS = 86_400_000
-WEEK_MS = 7 * DAY_MS
 TOLD = frozenset({"started", "opened", "resumed", "rewound", "mismatch", "hole", "lost"})
 
 
@@ -42,7 +44,7 @@ class _Followed:
     """One partition's ledger, as far as it was read."""
 
     ledger: Ledger
-    scorer: Scorer
+    state: SeriesState
     after: int = -1
     names: list[str] = field(default_factory=list)
 
@@ -63,9 +65,11 @@ class Watcher:
         self._decode = msgspec.json.Decoder(Prediction).decode
         self._refused: set[tuple[int, int]] = set()
         self._digests: dict[tuple[bytes | None, str], bytes] = {}
+        self._reported_s = 0.0
+        self._drifts: set[tuple[str, int]] = set()
 
-    def look(self) -> None:
-        """Take in what is new.
+    def look(self, *, report: bool = False) -> None:
+        """Take in what is new; what the monitor keeps now and then, or when a `report` is asked for.
 
         Raises:
             ServiceUnreachable: Redis did not answer.
@@ -75,6 +79,10 @@ class Watcher:
         self._read_ledgers()
         self._read_predictions()
         self._read_letters()
+        now_s = time.monotonic()
+        if report or now_s - self._reported_s >= REPORT_EVERY_S:
+            self._reported_s = now_s
+            self._read_report()
 
     def close(self) -> None:
         """Let the connections go."""
@@ -102,8 +110,7 @@ class Watcher:
         scene, form = self._scene, self._scene.form
         if not self._followed:
             self._followed = [
-                _Followed(ledger, Scorer(form, scene.horizon))
-                for ledger in wiring.ledgers(self._settings, self._client)
+                _Followed(ledger, SeriesState(form)) for ledger in wiring.ledgers(self._settings, self._client)
             ]
         counters: dict[str, int] = {}
         committed = published = series = 0
@@ -117,24 +124,30 @@ class Watcher:
             for block in one.ledger.blocks(one.after):
                 one.after = block.end
                 if len(block):
-                    self._score(one, block)
+                    self._take_in(one, block)
             series += len(one.names)
         self._tell_gaps()
         scene.counters, scene.series = counters, series
         scene.committed, scene.published = committed, published
 
-    def _score(self, one: _Followed, block: Block) -> None:
-        """Add one block's pairs to the sums of their weeks, and say what happened to its series."""
+    def _read_report(self) -> None:
+        scene = self._scene
+        report = read_report(self._settings, self._client)
+        scene.watched(report)
+        for found in report.told.found:
+            if (found.drift.detector, found.time_ms) not in self._drifts:
+                self._drifts.add((found.drift.detector, found.time_ms))
+                moment = rfc3339(found.time_ms)[:16]
+                scene.say(f"drift, says {found.drift.detector}: {found.drift.words}", at=moment, mood="bad")
+
+    def _take_in(self, one: _Followed, block: Block) -> None:
+        """The newest values, and what happened to the series."""
         scene = self._scene
         if int(block.slot.max()) >= len(one.names):
             one.names = one.ledger.names()
-        version = next(iter(block.pairs), 0)
-        score, rows = one.scorer.add(block, version)
-        newest_ms = int(block.step.max()) * scene.form.interval_ms
-        week = newest_ms // WEEK_MS
-        scene.score = (scene.score or Score.none(scene.horizon)) + score
-        scene.weeks[week] = scene.weeks.get(week, Score.none(scene.horizon)) + score
-        scene.now_ms = max(scene.now_ms, newest_ms)
+        rows = one.state.look(block.slot, block.step, block.values, block.present)
+        one.state.absorb(rows)
+        scene.now_ms = max(scene.now_ms, int(block.step.max()) * scene.form.interval_ms)
         target = scene.form.target_index
         for slot, value, there in zip(
             block.slot.tolist(), block.values[:, target].tolist(), block.present[:, target].tolist(), strict=True

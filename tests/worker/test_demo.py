@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,24 +17,25 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from consumers.stream import Arrivals, Partition, admit
+from models.drift_limits import Drift, Trend
 from models.errors import ConfigError
+from models.registry import Aliases
 from models.scaling import SeriesForm
+from models.tally import COLUMNS, reported_leads
+from models.windows import Book
 from tests.services.processes import children, gone
 from worker import demo
 from worker.demo_scene import Latest, Scene
 from worker.demo_view import page
-from worker.scoring import Score, Scorer
+from worker.drift_told import Found, Told
+from worker.skill_report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from models.blocks import Block
-
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "worker.cli", "demo", "--headless"]
 FORM = SeriesForm(("x",), "x", 3_600_000, 4, 16.0, 8, 2)
-HORIZON = 6
 
 
 def environment(tmp_path: Path) -> Mapping[str, str]:
@@ -71,8 +73,13 @@ def test_the_demo_accounts_for_every_record(tmp_path: Path) -> None:
     assert found["versions"] == [1]
     assert found["skill"]["persistence"]["mean"] > 0.3
     assert found["skill"]["seasonal_naive"]["mean"] > 0.2
-    assert len(found["skill"]["persistence"]["by_lead"]) == 24
-    assert min(found["skill"]["persistence"]["by_lead"]) > -0.1
+    by_lead = found["skill"]["persistence"]["by_lead"]
+    assert [k for k, value in enumerate(by_lead, 1) if value is not None] == list(reported_leads(24))
+    assert min(by_lead[k - 1] for k in reported_leads(24)) > -0.1
+    for drift in found["drifts"]:
+        assert set(drift) == {"detector", "version", "at", "statistic", "threshold", "words"}
+        assert drift["version"] == 1
+        assert drift["statistic"] >= drift["threshold"] or drift["detector"] == "trend"
     for noise in ("tensorflow", "oneDNN", "CUDA", "Traceback", "Warning"):
         assert noise not in done.stderr
     assert not list(tmp_path.iterdir())
@@ -114,15 +121,32 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         demo.weather_file()
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 25), (120, 40)])
+def reported(weeks: int = 60) -> Report:
+    """What a monitor keeps after so many weeks: a third of persistence's squared errors, and a drift."""
+    book, leads = Book(), reported_leads(24)
+    sums = np.zeros((weeks * 7, len(leads) + 1, len(COLUMNS)))
+    sums[:, :, [COLUMNS["pairs"], COLUMNS["count"], COLUMNS["persistence.count"], COLUMNS["seasonal.count"]]] = 3.0
+    sums[:, :, [COLUMNS["persistence.squared"], COLUMNS["seasonal.squared"]]] = 1.0
+    sums[:, :, [COLUMNS["persistence.reference_squared"], COLUMNS["seasonal.reference_squared"]]] = 3.0
+    book.add(1, leads, np.arange(weeks * 7) * 24, sums)
+    drift = Drift(detector="adwin", statistic=2.0, threshold=1.0, words="the loss has risen")
+    trend = Trend(direction=-1, slope=-0.01, p_value=0.01, days=30, goal="restore", words="skill falls")
+    told = Told(
+        version=1, counts={"adwin": 1}, found=[Found(drift, 1, 0)], trends={"30d": trend},
+        statistics={"adwin": (2.0, 1.0), "page_hinkley": (0.2, 1.0), "psi": (0.1, None)},
+    )  # fmt: skip
+    return Report("weather", Aliases(1, None, None, 1), {}, newest_ms=weeks * 7 * 86_400_000, book=book, told=told)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (80, 25), (100, 32), (110, 36), (120, 40)])
 @pytest.mark.parametrize("stage", ["fitting", "streaming", "done"])
 def test_the_page_fits_the_terminal(width: int, height: int, stage: Any) -> None:
     """No stage draws more lines than the terminal has, and all it has room for."""
     scene = Scene(FORM, 24, 0.0, total=1_000, first_ms=0, last_ms=10, stage=stage)
     scene.fit_lines = ["training: 1 of 2, loss 1", "a long line " * 30]
     scene.counters = {"refused.late": 1, "refused.malformed": 2, "observations": 10}
+    scene.watched(reported())
     for i in range(60):
-        scene.weeks[i] = Score.none(24)
         scene.say(f"something {'long ' * 30}{i}", at="2013-01-01" if i % 2 else "")
     for series in ("EWR", "JFK", "LGA"):
         scene.latest[series] = Latest("2013-03-25T03:00:00Z", (1.0,) * 23 + (None,))
@@ -131,60 +155,33 @@ def test_the_page_fits_the_terminal(width: int, height: int, stage: Any) -> None
     assert len(lines) == height - 1
 
 
-def test_the_score_is_that_of_pandas() -> None:
-    """Error sums of blocks of any size equal those of a table of shifted columns, gaps and holes included."""
-    rng = np.random.default_rng(3)
-    steps = np.flatnonzero(rng.random(300) > 0.15)  # some gaps of one or two are bridged, longer ones start anew
-    names = ["a", "b"]
-    when = np.repeat(steps, 2)
-    slot = np.tile([0, 1], len(steps))
-    present = rng.random(len(when)) > 0.1
-    x = np.where(present, rng.normal(size=len(when)), 0.0)
-    pairs = rng.normal(size=(len(when), HORIZON)).astype(np.float32)
-    pairs[rng.random(pairs.shape) < 0.2] = np.nan
-    pairs[~present] = np.nan
-    block = _admitted(names, slot, when, x, present, pairs)
-    scorer, score = Scorer(FORM, HORIZON), Score.none(HORIZON)
-    at = 0
-    while at < len(block):
-        size = int(rng.integers(1, 20))
-        score += scorer.add(block.take(np.arange(at, min(at + size, len(block)))), 7)[0]
-        at += size
-    for k in range(1, HORIZON + 1):
-        for found, lag in ((score.persistence, k), (score.seasonal, 4 * -(-k // 4))):
-            ours, theirs = [], []
-            for s in (0, 1):
-                mine = slot == s
-                known = pd.Series(np.where(present, x, np.nan)[mine], index=when[mine]).reindex(range(300))
-                taken = _taken(when[mine])
-                filled = known.ffill().where(taken)  # a bridged step repeats the last value
-                table = pd.DataFrame({"pair": pd.Series(pairs[mine, k - 1], index=when[mine]), "x": known})
-                table["reference"] = filled.shift(lag)
-                table = table.dropna()
-                ours.append((table.pair - table.x) ** 2)
-                theirs.append((table.reference - table.x) ** 2)
-            assert found.version.count[k - 1] == sum(map(len, ours))
-            np.testing.assert_allclose(found.version.squared[k - 1], sum(map(sum, ours)), rtol=1e-5)
-            np.testing.assert_allclose(found.reference.squared[k - 1], sum(map(sum, theirs)), rtol=1e-9)
+@pytest.mark.parametrize("width", [80, 110])
+def test_the_page_shows_skill_and_drift(width: int) -> None:
+    """Skill by lead and week, which detector found something, and where skill is going are on the page."""
+    scene = Scene(FORM, 24, 0.0, total=1_000, first_ms=0, last_ms=10, stage="streaming")
+    scene.watched(reported())
+    console = Console(width=width, height=30, record=True, file=io.StringIO())
+    console.print(page(scene, 1.0, width, 30))
+    text = console.export_text()
+    assert text.count("+0.67 +0.67") == len(reported_leads(24)) + 2  # every lead, all of them, and against seasonal
+    assert f"skill by week {'▆' * 56}" in text
+    assert "skill falls" in text
+    assert re.search(r"adwin +█{10} +1 drift " if width > 100 else "adwin █ 1 ", text)
 
 
-def _taken(when: np.ndarray) -> np.ndarray:
-    taken = np.zeros(300, bool)
-    taken[when] = True
-    for a, b in itertools.pairwise(when):
-        if b - a <= FORM.max_gap_steps + 1:
-            taken[a:b] = True
-    return taken
-
-
-def _admitted(
-    names: list[str], slot: np.ndarray, when: np.ndarray, x: np.ndarray, present: np.ndarray, pairs: np.ndarray
-) -> Block:
-    n = len(when)
-    arrivals = Arrivals(
-        0, n, np.arange(n), [names[s] for s in slot], when, x[:, None], present[:, None], np.zeros(n, np.bool_)
-    )
-    block = admit(Partition(FORM), arrivals, max_series=9).block
-    assert len(block) == n
-    block.pairs[7] = pairs
-    return block
+def test_the_result_has_drifts_and_null_where_there_is_no_figure() -> None:
+    """Before anything is counted skill is null and there are no drifts; then they are told with their words."""
+    scene = Scene(FORM, 3, 0.0)
+    nothing = scene.result(1.0)
+    assert nothing["skill"]["persistence"] == {"mean": None, "by_lead": [None] * 3}
+    assert nothing["drifts"] == []
+    scene = Scene(FORM, 24, 0.0)
+    scene.watched(reported())
+    found = scene.result(1.0)
+    assert found["skill"]["seasonal_naive"]["mean"] == 0.6667
+    assert found["drifts"] == [
+        {
+            "detector": "adwin", "version": 1, "at": "1970-01-01T00:00:00Z", "statistic": 2.0, "threshold": 1.0,
+            "words": "the loss has risen",
+        }
+    ]  # fmt: skip
