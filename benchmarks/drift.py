@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
+from scipy import stats
 from scipy.signal import lfilter
 
-from benchmarks._drift_series import labelled, weather_losses
+from benchmarks._drift_series import labelled, weather, weather_losses
 from models.drift import LossDrift
+from models.drift_inputs import TrainedInputs, counts, input_statistics, inputs_of
 from models.drift_limits import DriftLimits
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ PHI = 0.9
 QUIET = {"long": 4_000, "short": 672}
 AFTER = 1_500  # steps after the change; a drift that is found later was missed
 FACTORS = (1.5, 2.0)
+WEEK = 168
+FEATURES = ("temp", "dewp", "humid", "wind_speed", "pressure", "visib")
 LOSSES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {"abs(e)": np.abs, "e²": np.square}
 
 
@@ -147,6 +152,30 @@ def weather_table() -> list[dict[str, Any]]:
     return rows
 
 
+def inputs_table() -> list[dict[str, Any]]:
+    """One row a feature: in how many weeks of the second half year it lies beyond the limits, trained on the first."""
+    table = weather()
+    steps = ((table["at"] - table["at"].min()) // np.timedelta64(1, "h")).to_numpy(np.int64)
+    middle = int(steps.max()) // 2
+    rows = []
+    for feature in FEATURES:
+        values = table[[feature]].to_numpy(np.float64)
+        known, past = ~np.isnan(values), steps < middle
+        made = inputs_of([feature], values[past], known[past], steps[past], window_steps=WEEK)
+        trained = msgspec.convert(made, TrainedInputs).features[feature]
+        found = []
+        for begin in range(middle, int(steps.max()) - WEEK, WEEK):
+            week = values[(steps >= begin) & (steps < begin + WEEK) & known[:, 0], 0]
+            recent = counts(week, np.asarray(trained.edges))
+            judged = input_statistics(trained, recent, DriftLimits())
+            p_value = stats.ks_2samp(values[past & known[:, 0], 0], week).pvalue
+            found.append((p_value < 0.05, judged["ks"][0] > DriftLimits().ks, *(s > t for s, t in judged.values())))
+        names = ("by_p_value", "beyond_setting", "ks", "psi")
+        share = dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))
+        rows.append({"feature": feature, "weeks": len(found), **share})
+    return rows
+
+
 def speed() -> dict[str, float]:
     """Seconds of the first and of the longest calibration, and steps a second between them."""
     losses = np.abs(ar_errors(3_000, np.random.default_rng(1))).tolist()
@@ -204,6 +233,12 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     for row in found["weather"]:
         rate = 1_000 * row["alarms"] / row["watched"]
         yield f"| {row['losses']} | {row['watched']:,} | {row['alarms']} | {rate:.2f} |"
+    yield from ("", "### Inputs: weeks of July to December that lie beyond the limits, trained on January to June", "")
+    yield "| feature | weeks | p < .05 | KS distance > .25 | KS, with what was usual in training | PSI, the same |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for row in found["inputs"]:
+        shares = " | ".join(f"{100 * row[key]:.0f} %" for key in ("by_p_value", "beyond_setting", "ks", "psi"))
+        yield f"| {row['feature']} | {row['weeks']} | {shares} |"
     yield from ("", "### Speed", "")
     yield (
         f"{found['speed']['steps_per_s']:,.0f} steps a second; the longest calibration took "
@@ -221,6 +256,7 @@ def main() -> None:
     words = parser.parse_args()
     found = {
         "weather": weather_table(),
+        "inputs": inputs_table(),
         "labelled": labelled_table(words.data) if words.data else [],
         "speed": speed(),
         "ar": ar_table(words.repetitions),
