@@ -8,6 +8,7 @@ step ─┬─ lease: does another one lead?
 
 from __future__ import annotations
 
+import itertools
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from worker.drifting import DriftWatch
     from worker.store import ModelStore
 
+FED_AT_ONCE = 256  # losses: telling what quiet is takes about a second, and is due once in so many at most
 IDLE_S = 60.0  # without new observations for so long, a partition is not waited for
 
 log = logging.getLogger(__name__)
@@ -169,6 +171,7 @@ class Monitor:
         self._watch_incumbent()
         counted = 0
         for one in self._followed:
+            self._go_on_leading()
             new = one.monitor.step(self.drifts.state.step)
             if new:
                 one.moved_at = now
@@ -179,8 +182,18 @@ class Monitor:
         self._feed(now, now_ms)
         return counted
 
+    def _go_on_leading(self) -> None:
+        """Hold the lease for its whole length from now on: what one step does may take longer than that.
+
+        Raises:
+            FencedError: another monitor leads.
+        """
+        if not self._store.lease(self._times.lease_ms):
+            raise FencedError("another monitor leads now", "this one stands by")
+
     def _open_new(self, now: float) -> None:
         for number in range(len(self._followed), self._registry.partitions()):
+            self._go_on_leading()
             monitor, archiver = self._opens(number)
             monitor.open()
             monitor.watched = self._watched
@@ -220,7 +233,10 @@ class Monitor:
         moving = [o.monitor.newest for o in self._followed if now - o.moved_at < IDLE_S or o.monitor.lag]
         until = min((step for step in moving if step is not None), default=newest)
         losses = merged((one.monitor.losses for one in self._followed), state.step)
-        self.drifts.feed(complete(losses, until=until, ahead_steps=self._times.ahead_steps), now_ms)
+        over = complete(losses, until=until, ahead_steps=self._times.ahead_steps)
+        while some := list(itertools.islice(over, FED_AT_ONCE)):
+            self._go_on_leading()
+            self.drifts.feed(some, now_ms)
         hour = newest * self._form.interval_ms // HOUR_MS
         if hour != self._judged:
             self._judged = hour

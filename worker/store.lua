@@ -86,9 +86,11 @@ end
 
 -- KEYS: lease, drift, losses, requests
 -- ARGV: token, revision expected, state, n, n losses, losses to forget (the oldest first, of all), requests …
--- State of the detectors, the losses that they were fed and what they ask for move together.
+-- State of the detectors, the losses that they were fed and what they ask for move together. A lease that ran out is
+-- nobody's: then the revision alone says whether anyone else was at work.
 local function drift(keys, args)
-  if redis.call('GET', keys[1]) ~= args[1] then return {'fenced'} end
+  local holder = redis.call('GET', keys[1])
+  if holder and holder ~= args[1] then return {'fenced'} end
   local revision = tonumber(redis.call('HGET', keys[2], 'revision') or '0')
   if revision == tonumber(args[2]) + 1 then return {'ok'} end
   if revision ~= tonumber(args[2]) then return {'moved', revision} end
