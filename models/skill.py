@@ -22,42 +22,22 @@ class ErrorSums:
     """Sums over pairs by lead, `(H,)` each; sums of disjoint sets of pairs are added with `+`."""
 
     count: NDArray[np.int64]
-    error: Floats
-    absolute: Floats
     squared: Floats
 
     @classmethod
     def over(cls, errors: Floats, paired: Bools) -> ErrorSums:
         """The sums over errors `(N, H)` where `paired` `(N, H)`; the other errors are not looked at."""
         kept = np.where(paired, errors, 0.0)
-        return cls(paired.sum(axis=0), kept.sum(axis=0), np.abs(kept).sum(axis=0), (kept * kept).sum(axis=0))
+        return cls(paired.sum(axis=0), (kept * kept).sum(axis=0))
 
     def __add__(self, other: ErrorSums) -> ErrorSums:
-        return ErrorSums(
-            self.count + other.count,
-            self.error + other.error,
-            self.absolute + other.absolute,
-            self.squared + other.squared,
-        )
+        return ErrorSums(self.count + other.count, self.squared + other.squared)
 
     @property
     def mse(self) -> Floats:
         """Mean squared error by lead, NaN where there is no pair."""
-        return self._mean(self.squared)
-
-    @property
-    def mae(self) -> Floats:
-        """Mean absolute error by lead, NaN where there is no pair."""
-        return self._mean(self.absolute)
-
-    @property
-    def bias(self) -> Floats:
-        """Mean error (forecast less value) by lead, NaN where there is no pair."""
-        return self._mean(self.error)
-
-    def _mean(self, total: Floats) -> Floats:
-        mean = np.full(len(total), np.nan)
-        np.divide(total, self.count, out=mean, where=self.count > 0)
+        mean = np.full(len(self.squared), np.nan)
+        np.divide(self.squared, self.count, out=mean, where=self.count > 0)
         return mean
 
 
