@@ -14,6 +14,7 @@ from consumers import recorded
 from consumers.archive import Archive, Hole
 from consumers.ledger import Commit, Ledger
 from consumers.recorded import recorded_blocks
+from consumers.recovery import merged
 from models.blocks import Block, empty_block, encode_block
 from models.errors import ArchiveError
 from models.server import calling
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.services
 NAMES = ["a", "b"]
 ROWS = 3
-COLUMNS = ("offset", "slot", "step", "values", "present", "scale")
 
 _models = iter(f"recorded-{i}" for i in range(10**9))
 
@@ -188,8 +188,7 @@ def test_what_a_ledger_cut_anew_comes_once(redis_store: Store) -> None:
     assert ledger.archive.end(0) == 6
     forgetful.add(1)
     tail = [block for block in ledger.all if block.start >= 3 and len(block)]
-    rows = [np.concatenate([getattr(block, name) for block in tail]) for name in COLUMNS]
-    forgetful.commit(Commit(3, Block(3, 12, *rows)))
+    forgetful.commit(Commit(3, merged(tail)))
     found = list(recorded_blocks(forgetful, ledger.archive))
     assert np.concatenate([block.offset for block in found]).tolist() == list(range(12))
     assert [(block.start, block.end) for block in found] == [(0, 3), (3, 6), (6, 12)]
