@@ -3,8 +3,10 @@
     blocks ──Scorer──► Scored: errors of one version and of the references ──sums──► (groups, leads + 1, COLUMNS)
 
 Sums of disjoint sets of pairs are added. An error is forecast less observation; a *scaled* one is divided by the scale
-in force when the observation came, so that loud series don't drown the rest; where there was no scale yet there is
-no scaled error. The last row of each group pools all leads, those too that have no row of their own.
+in force when the observation came, so that loud series don't drown the rest. In the first period of a series, and
+after each gap that is too long, the scale rests on a few moves and may be a hundredth of what it becomes: until
+the value one period before is known there is no scaled error. The last row of each group pools all leads, those too
+that have no row of their own.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class Scored:
     slot: Ints  # (M,)
     step: Ints  # (M,)
     block: Ints  # (M,) which of the blocks that were given
-    per_scale: Floats  # (M,) 1 / scale in force; 0: none yet
+    per_scale: Floats  # (M,) 1 / scale in force; 0: none that can be relied on
     errors: Floats  # (H, M), 0 where there is no pair
     paired: Bools  # (H, M)
     references: dict[Reference, tuple[Floats, Bools]]  # errors, 0 where unknown, and where both have one; (H, M) each
@@ -139,6 +141,7 @@ class Scorer:
         self.trails.deepen(int(seasons[-1]))
         lags = np.unique(np.append(np.arange(1, horizon + 1), seasons))
         past, known = self._look_back(blocks, lags)
+        settled = known[np.searchsorted(lags, self._form.period_steps)]
         starts = np.cumsum([0, *map(len, blocks)])
         target = self._form.target_index
         found = {}
@@ -162,7 +165,7 @@ class Scorer:
                 slot=np.concatenate([blocks[i].slot for i in having])[some],
                 step=np.concatenate([blocks[i].step for i in having])[some],
                 block=of[some] + first,
-                per_scale=np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0),
+                per_scale=np.divide(1.0, scale, out=np.zeros_like(scale), where=settled[rows] & (scale > 0)),
                 errors=errors,
                 paired=paired,
                 references=_references(past, known, lags, self._form.period_steps, rows, actual, paired),
