@@ -90,7 +90,8 @@ class Archiver:
         if not blocks:
             return
         partition = self._ledger.partition
-        gone = blocks[0].start if blocks[0].start > max(self._place[0], 0) else -1
+        head = self._ledger.head()
+        gone = head.trimmed if head is not None and head.trimmed > max(self._place[0], 0) else -1
         new = self._archive.write(
             partition, blocks, self._ledger.names(), self._form, roster=self._ledger.roster(), gone=gone
         )
