@@ -79,7 +79,9 @@ class ConsumerMetrics(Observer):
         self._rewinds = self._counter("ledger_rewinds", "Times that Redis had lost what was committed.")
         self._mismatches = self._counter("replay_mismatches", "Replayed blocks with other bits than committed.")
         self._lag = self._gauge("consumer_lag_records", "Records in the log that were not polled yet.", "partition")
-        self._redis_up = self._gauge("redis_up", "1 if the last call to Redis was answered.")
+        self._redis_up = Gauge(  # not shown before the first call
+            "killick_redis_up", "1 if the last call to Redis was answered.", ["model"], registry=self.registry
+        )
         self._version_info = self._gauge("version_info", "1 for the versions at work.", "version", "role")
         self.sizes = self._histogram("block_observations", "Observations in a committed block.", SIZE_BUCKETS)
         self.commits = self._histogram("ledger_commit_seconds", "Time of one ledger commit.", LATENCY_BUCKETS_S)
