@@ -24,16 +24,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.drift_detectors import ALLOWANCE, Thresholds, adwin, has_risen
+from models.drift_detectors import ADWIN_CLOCK, ADWIN_LEAST, ALLOWANCE, Thresholds, evidence_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 BOUND = 6.0  # readings beyond are cut: sd of the level, means of the scatter
 LARGEST = 1e100  # a loss beyond it counts as this much: squares stay finite
 
 SEED = 20_130_101
-PH_STREAMS, ADWIN_STREAMS = 512, 48
+PH_STREAMS, ADWIN_STREAMS = 512, 192
 WATCHED_STEPS = 2_000  # of a simulated stream after its quiet span
 MOST_QUIET = 672  # steps of a simulated quiet span: a longer one moves the running means no more
 MARGIN_STEPS = 500  # what a short quiet span does not know of its own thresholds; see ADR 8
@@ -126,9 +126,8 @@ def thresholds_of(readings: Floats, per_step: float) -> Thresholds:
     rng = np.random.default_rng(SEED)
     quiet, each = min(len(readings), MOST_QUIET), per_step / 4.0
     streams = quiet_streams(readings, PH_STREAMS, quiet + WATCHED_STEPS, rng)  # (N, T, 2)
-    sums = [_sum_at(highest_sums(streams[:, :, r]), quiet, each) for r in range(2)]
-    few = streams[:ADWIN_STREAMS]
-    evidence = [_evidence_at(few[:, :, r].tolist(), quiet, each) for r in range(2)]
+    sums = [_threshold(highest_sums(streams[:, :, r]), quiet, each) for r in range(2)]
+    evidence = [_threshold(highest_evidence(streams[:ADWIN_STREAMS, :, r]), quiet, each) for r in range(2)]
     margin = 1.0 + MARGIN_STEPS / len(readings)
     return Thresholds(
         page_hinkley=(max(sums[0] * margin, LEAST_SUM), max(sums[1] * margin, LEAST_SUM)),
@@ -168,7 +167,27 @@ def highest_sums(streams: Floats) -> Floats:
     return np.asarray(np.maximum.accumulate(found, axis=1))
 
 
-def _sum_at(highest: Floats, quiet: int, per_step: float) -> float:
+def highest_evidence(streams: Floats) -> Floats:
+    """ADWIN's evidence of a rise, the highest up to each step, `(N, T)` from readings `(N, T)`.
+
+    As `drift_detectors.evidence`, in columns: at the steps at which ADWIN looks, over cuts that are as far apart as its
+    buckets, of windows that were never cut.
+    """
+    steps = streams.shape[1]
+    sums, squares = (np.pad(np.cumsum(x, axis=1), ((0, 0), (1, 0))) for x in (streams, streams**2))
+    cuts = np.unique((ADWIN_LEAST * 2.0 ** (np.arange(0, 5 * math.log2(steps)) / 5)).astype(np.int64))
+    found = np.zeros_like(streams)
+    for width in range(2 * ADWIN_LEAST, steps + 1):
+        if width % ADWIN_CLOCK:
+            continue
+        n1 = cuts[cuts <= width - ADWIN_LEAST]  # of the newer part
+        head, total = sums[:, width - n1], sums[:, [width]]
+        variance = squares[:, [width]] / width - (total / width) ** 2
+        found[:, width - 1] = evidence_of((total - head) / n1 - head / (width - n1), variance, width, n1).max(axis=1)
+    return np.asarray(np.maximum.accumulate(found, axis=1))
+
+
+def _threshold(highest: Floats, quiet: int, per_step: float) -> float:
     """The threshold at which the first alarms of the watched steps come `per_step` a step."""
     top = highest[:, -1]
 
@@ -181,20 +200,6 @@ def _sum_at(highest: Floats, quiet: int, per_step: float) -> float:
 
     least = COUNTED_ALARMS / (len(highest) * (highest.shape[1] - quiet))
     return _where(rate, per_step, (0.0, float(top.max())), least)
-
-
-def _evidence_at(streams: Sequence[Sequence[float]], quiet: int, per_step: float) -> float:
-    """log10(1/delta) at which ADWIN's first alarms of the watched steps come `per_step` a step."""
-
-    def rate(evidence: float) -> float:
-        ends = [first_rise(stream, evidence) for stream in streams]
-        watched = sum(
-            max((len(stream) if e is None else e + 1) - quiet, 0) for e, stream in zip(ends, streams, strict=True)
-        )
-        return sum(e is not None and e >= quiet for e in ends) / max(watched, 1)
-
-    least = COUNTED_ALARMS / (len(streams) * (len(streams[0]) - quiet))
-    return _where(rate, per_step, (0.0, 25.0), least)
 
 
 def _where(rate: Callable[[float], float], wanted: float, between: tuple[float, float], least: float) -> float:
@@ -212,20 +217,7 @@ def _where(rate: Callable[[float], float], wanted: float, between: tuple[float, 
 
 def _halved(rate: Callable[[float], float], wanted: float, between: tuple[float, float]) -> float:
     low, high = between
-    for _ in range(7):
+    for _ in range(12):
         middle = (low + high) / 2.0
         low, high = (middle, high) if rate(middle) > wanted else (low, middle)
     return high
-
-
-def first_rise(stream: Sequence[float], evidence: float) -> int | None:
-    """The step at which ADWIN first cuts its window because the readings rose; None if it never does."""
-    detector = adwin(evidence)
-    begin = 0
-    for step, reading in enumerate(stream):
-        detector.update(reading)  # type: ignore[no-untyped-call]
-        if detector.drift_detected:
-            if has_risen(detector, step + 1 - begin, math.fsum(stream[begin : step + 1])):
-                return step
-            begin = step + 1 - int(detector.width)
-    return None

@@ -64,12 +64,6 @@ def adwin(evidence: float) -> drift.ADWIN:
     return drift.ADWIN(delta=delta, clock=ADWIN_CLOCK, min_window_length=ADWIN_LEAST)  # type: ignore[no-untyped-call]
 
 
-def has_risen(window: drift.ADWIN, width: int, total: float) -> bool:
-    """Whether the window that a cut has left lies above what was cut off one of this width and total."""
-    dropped = width - int(window.width)
-    return bool(window.estimation > (total - window.total) / max(dropped, 1) + ALLOWANCE)
-
-
 class Detectors:
     """The four detectors of one stream of readings; a function of the readings that they were given."""
 
@@ -86,11 +80,12 @@ class Detectors:
         found = []
         for i, value in enumerate(readings):
             window, sums = self._adwin[i], self._page_hinkley[i]
-            width, total = int(window.width), window.total
+            width = int(window.width)
             window.update(value)  # type: ignore[no-untyped-call]
-            if window.drift_detected and has_risen(window, width + 1, total + value):
+            if window.drift_detected:  # and then whether it was a rise
                 reached, since = evidence(self._window(width + 1, i))
-                found.append(Alarm("adwin", i, reached, self._thresholds.adwin[i], since))
+                if reached > self._thresholds.adwin[i]:
+                    found.append(Alarm("adwin", i, reached, self._thresholds.adwin[i], since))
             sums.update(value)  # type: ignore[no-untyped-call]
             self._since[i] = self._since[i] + 1 if sums.total > 0.0 else 0
             if sums.drift_detected:
@@ -120,14 +115,24 @@ def evidence(window: Floats) -> tuple[float, int]:
     That is river's bound, solved for delta, at the cut that needs the least.
     """
     width = len(window)
-    n0 = np.arange(ADWIN_LEAST, width - ADWIN_LEAST + 1)
-    if not len(n0):
+    n1 = np.arange(ADWIN_LEAST, width - ADWIN_LEAST + 1)  # of the newer part
+    if not len(n1):
         return 0.0, 0
-    n1 = width - n0
-    head = np.cumsum(window)[n0 - 1]
-    rise = np.maximum((window.sum() - head) / n1 - head / n0, 0.0)
-    share = 1.0 / (n0 - ADWIN_LEAST + 1) + 1.0 / (n1 - ADWIN_LEAST + 1)
-    root = np.sqrt(2.0 * share * window.var())  # rise = root · s + 2/3 · share · s², s² = ln(2 ln W / delta)
-    s = (np.sqrt(root**2 + 8.0 / 3.0 * share * rise) - root) / (4.0 / 3.0 * share)
-    best = int(np.argmax(s))
-    return max((float(s[best]) ** 2 - math.log(2.0 * math.log(width))) / math.log(10.0), 0.0), int(n1[best])
+    tail = np.cumsum(window[::-1])[n1 - 1]
+    reached = evidence_of(tail / n1 - (window.sum() - tail) / (width - n1), window.var(), width, n1)
+    best = int(np.argmax(reached))
+    return float(reached[best]), int(n1[best])
+
+
+def evidence_of(rise: Floats, variance: Floats | np.float64, width: int, newer: NDArray[np.int64]) -> Floats:
+    """log10(1/delta) at which ADWIN would just cut where the `newer` steps of a window lie above the others by `rise`.
+
+    0 for a rise within the allowance. Arrays `(…, cuts)`.
+    """
+    share = 1.0 / (width - newer - ADWIN_LEAST + 1) + 1.0 / (newer - ADWIN_LEAST + 1)
+    root = np.sqrt(
+        2.0 * share * np.maximum(variance, 0.0)
+    )  # rise = root · s + 2/3 · share · s², s² = ln(2 ln W / delta)
+    s = (np.sqrt(root**2 + 8.0 / 3.0 * share * np.maximum(rise, 0.0)) - root) / (4.0 / 3.0 * share)
+    found = (s**2 - math.log(2.0 * math.log(width))) / math.log(10.0)
+    return np.asarray(np.where(rise > ALLOWANCE, np.maximum(found, 0.0), 0.0))

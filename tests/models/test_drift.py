@@ -63,7 +63,7 @@ def test_errors_that_grow_by_a_factor_are_a_drift(quiet: tuple[LossState, tuple[
 
 def test_a_constant_that_is_added_is_a_drift_of_the_level(quiet: tuple[LossState, tuple[float, ...]]) -> None:
     """A rise of the level alone is found too, and told with the means before and since."""
-    drifts = fed(restored(quiet), np.abs(errors(400, seed=2)) + 2.0)
+    drifts = fed(restored(quiet), np.abs(errors(400, seed=3)) + 0.7)
     assert drifts
     assert "the level of the loss" in drifts[0][1].words
 

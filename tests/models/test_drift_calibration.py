@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from models.drift_calibration import Calibration, Quiet, first_rise, highest_sums, quiet_streams, thresholds_of
-from models.drift_detectors import PageHinkley, adwin, evidence
+from models.drift_calibration import Calibration, Quiet, highest_evidence, highest_sums, quiet_streams, thresholds_of
+from models.drift_detectors import Detectors, PageHinkley, Thresholds, adwin, evidence
 
 
 def ar(steps: int, phi: float, seed: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -86,14 +86,33 @@ def test_evidence_is_the_delta_at_which_river_cuts() -> None:
     assert not cuts(1.01 * reached)
 
 
-def test_only_rises_count() -> None:
-    """ADWIN cuts its window at a fall too; that is no alarm."""
+def test_the_evidence_of_the_simulation_tells_when_river_alarms() -> None:
+    """In columns and without buckets, but at most streams the first alarm is river's within two looks."""
     rng = np.random.default_rng(7)
-    fall = np.r_[rng.normal(size=200) + 3, rng.normal(size=200)].tolist()
-    assert first_rise(fall, 3.0) is None
-    rise = first_rise([-value for value in fall], 3.0)
-    assert rise is not None
-    assert 200 <= rise < 230
+    streams = rng.normal(size=(40, 600))
+    streams[:, 400:] += 1.0
+    highest = highest_evidence(streams)
+    apart = []
+    for stream, reached in zip(streams, highest, strict=True):
+        detectors = Detectors(Thresholds(page_hinkley=(1e9, 1e9), adwin=(6.0, 6.0)))
+        river = next((t for t, x in enumerate(stream.tolist()) if detectors.add([x, 0.0])), 600)
+        apart.append(river - int(np.argmax(reached > 6.0)))
+    assert sum(abs(steps) <= 16 for steps in apart) >= 30
+    assert abs(np.median(apart)) <= 8
+
+
+def test_only_rises_count() -> None:
+    """ADWIN cuts its window at a fall too; that is no alarm, and neither is a rise within the allowance."""
+    rng = np.random.default_rng(7)
+
+    def alarms(change: float, steps: int) -> int:
+        detectors = Detectors(Thresholds(page_hinkley=(1e9, 1e9), adwin=(3.0, 3.0)))
+        stream = rng.normal(size=2 * steps) + np.repeat([0.0, change], steps)
+        return sum(len(detectors.add([x, 0.0])) for x in stream.tolist())
+
+    assert alarms(-3.0, 200) == 0
+    assert alarms(0.15, 8_000) == 0
+    assert alarms(3.0, 200) > 0
 
 
 def test_a_lower_rate_asks_for_higher_thresholds_beyond_what_is_simulated() -> None:
