@@ -98,7 +98,8 @@ def column(table: pd.DataFrame, version: int, name: str) -> pd.DataFrame:
         error, theirs = error.where(theirs.notna()), theirs.where(error.notna())
         error = theirs if "reference_" in what else error
     if what.startswith("scaled_"):
-        error = error.div(table["scale"].where(table["scale"] > 0), axis=0)
+        settled = table[f"seasonal_{FORM.period_steps}"].notna()
+        error = error.div(table["scale"].where(settled & (table["scale"] > 0)), axis=0)
     kind = what.removeprefix("scaled_").removeprefix("reference_")
     return {"count": error.notna(), "error": error, "absolute": error.abs(), "squared": error**2}[kind].astype(float)
 
@@ -192,14 +193,15 @@ def test_a_version_with_a_longer_horizon_is_scored_from_where_it_comes() -> None
 
 
 def test_losses_are_the_absolute_scaled_errors_of_an_observation() -> None:
-    """Their sum over the leads and their number; none where there was no scale."""
-    made = case(4, 100)
+    """Their sum over the leads and their number; none in a series' first period, nor where there was no scale."""
+    made = case(4, 200)
     (scored,) = Scorer(FORM, 10).score([made.block])
+    settled = with_references(made.table)["seasonal_1"].notna()
     for version, horizon in HORIZONS.items():
         total, number = scored[version].losses
         columns = [f"v{version}_{k}" for k in range(1, horizon + 1)]
         rows = made.table[made.table[columns].notna().any(axis=1)]
-        scale = rows["scale"].where(rows["scale"] > 0)
+        scale = rows["scale"].where(settled & (rows["scale"] > 0))
         errors = rows[columns].sub(rows["value"], axis=0).abs().div(scale, axis=0)
         np.testing.assert_allclose(total, errors.sum(axis=1), rtol=1e-12)
         assert number.tolist() == errors.count(axis=1).tolist()
