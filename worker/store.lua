@@ -92,13 +92,13 @@ local function drift(keys, args)
   local holder = redis.call('GET', keys[1])
   if holder and holder ~= args[1] then return {'fenced'} end
   local revision = tonumber(redis.call('HGET', keys[2], 'revision') or '0')
-  if revision == tonumber(args[2]) + 1 then return {'ok'} end
+  if revision == tonumber(args[2]) + 1 and redis.call('HGET', keys[2], 'by') == args[1] then return {'ok'} end
   if revision ~= tonumber(args[2]) then return {'moved', revision} end
   local n = tonumber(args[4])
   for i = 5, 4 + n do redis.call('RPUSH', keys[3], args[i]) end
   if tonumber(args[5 + n]) > 0 then redis.call('LTRIM', keys[3], args[5 + n], -1) end
   for i = 6 + n, #args do redis.call('XADD', keys[4], '*', 'request', args[i]) end
-  redis.call('HSET', keys[2], 'revision', revision + 1, 'state', args[3])
+  redis.call('HSET', keys[2], 'revision', revision + 1, 'state', args[3], 'by', args[1])
   return {'ok'}
 end
 

@@ -1,0 +1,65 @@
+"""Which event-time steps are over, and whose loss is theirs."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.pending import StepLoss, complete, merged
+
+AHEAD = 24
+
+
+def over(losses: dict[tuple[int, int], tuple[int, float]], until: int) -> list[StepLoss]:
+    """The steps that are over."""
+    return list(complete(losses, until=until, ahead_steps=AHEAD))
+
+
+def test_partitions_are_added_up_without_what_was_fed() -> None:
+    """By step and version; a step that was fed is over for good."""
+    one = {(5, 1): (2, 1.0), (6, 1): (1, 0.5)}
+    other = {(4, 1): (9, 9.0), (6, 1): (3, 0.25), (6, 2): (1, 1.0)}
+    assert merged([one, other], 4) == {(5, 1): (2, 1.0), (6, 1): (4, 0.75), (6, 2): (1, 1.0)}
+    assert merged([one, other], None)[4, 1] == (9, 9.0)
+    assert merged([], 3) == {}
+
+
+def test_a_step_is_over_when_as_much_was_heard_of_later_ones() -> None:
+    """And every partition that moves is past it; the first that is not over holds back those after it."""
+    losses = {(10, 1): (4, 2.0), (11, 1): (4, 4.0), (12, 1): (1, 9.0)}
+    assert over(losses, 13) == [StepLoss(10, 1, 0.5)]
+    assert over(losses, 10) == []
+    assert over({**losses, (13, 1): (3, 3.0)}, 12) == [StepLoss(10, 1, 0.5), StepLoss(11, 1, 1.0)]
+    assert over({}, 5) == []
+
+
+def test_one_clock_that_runs_ahead_ends_no_step() -> None:
+    """A single series far ahead is too little; beyond what is accepted ahead, the step is over in any case."""
+    losses = {(10, 1): (4, 2.0), (10 + AHEAD, 1): (1, 1.0)}
+    assert over(losses, 10 + AHEAD) == []
+    later = {(10, 1): (4, 2.0), (11 + AHEAD, 1): (1, 1.0)}
+    assert over(later, 5) == [StepLoss(10, 1, 0.5)]
+
+
+def test_the_loss_is_that_of_the_version_that_answered_most() -> None:
+    """In the step of a promotion both answered: the one with more forecasts counts."""
+    assert over({(10, 1): (3, 3.0), (10, 2): (5, 2.5), (11, 2): (9, 1.0)}, 99)[0] == StepLoss(10, 2, 0.5)
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.integers(-5, 60), st.integers(1, 3)),
+        st.tuples(st.integers(1, 9), st.floats(0, 1e6)),
+        max_size=30,
+    ),
+    st.integers(-10, 70),
+)
+def test_steps_come_in_order_and_each_once(losses: dict[tuple[int, int], tuple[int, float]], until: int) -> None:
+    """What was over stays so when more is heard, and no step comes before one that waits."""
+    found = [one.step for one in over(losses, until)]
+    steps = sorted({step for step, _ in losses})
+    assert found == steps[: len(found)]
+    more = {**losses, (61, 1): (1_000, 1.0)}
+    assert [one.step for one in over(more, until)][: len(found)] == found
+    rest = {key: loss for key, loss in losses.items() if key[0] > (found[-1] if found else -9)}
+    assert over(rest, until) == []
