@@ -249,7 +249,7 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
 def main() -> None:
     """Run it; print the tables, write them into the page, or print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=40, help="runs on AR(1) errors")
+    parser.add_argument("--repetitions", type=int, default=25, help="runs on AR(1) errors")
     parser.add_argument("--data", type=Path, help="folder of labelled series, with combined_windows.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--write", action="store_true", help=f"put the tables into docs/{DOC.name}")
