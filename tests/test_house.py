@@ -29,6 +29,8 @@ DOORS: dict[str, set[str]] = {
     "tensorflow": {"models/network.py", "models/training.py"},
     "keras": set(),  # as `tf.keras`, through TensorFlow's door
     "click": {"worker/cli*.py"},
+    "river": {"models/drift_*.py"},
+    "pymannkendall": {"models/trend.py"},
 }
 ENVIRONMENT_DOORS = {"worker/settings.py"}
 EXECUTABLE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -220,7 +220,10 @@ class DriftSettings(Section):
     about: ClassVar[str] = "When losses and inputs count as drifted."
 
     false_alarms: float = Field(
-        default=0.2, gt=0, le=100, description="false alarms that a detector may raise in 1,000 steps of a quiet stream"
+        default=0.2,
+        gt=0,
+        le=100,
+        description="false alarms that both loss detectors together may raise in 1,000 steps of a quiet stream",
     )
     calibration_steps: int = Field(
         default=336,
