@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from consumers.roster import incumbent_at
+from models.errors import OffsetConflict
 from models.tally import Scorer
 from models.windows import DAY_HOURS, HOUR_MS, Book, Key
 from worker.store import START, Advance, encode_sums, offset_of, sums_field
@@ -141,6 +142,8 @@ class PartitionMonitor:
             ServiceUnreachable: Redis did not answer: open anew.
         """
         head = self._ledger.head()
+        if (head.next if head is not None else 0) < self.offset:
+            raise OffsetConflict(f"partition {self.partition}: the ledger lost its tail", next_offset=self.offset)
         if head is None:
             return 0
         blocks, place = self._read(self.place, head.next)

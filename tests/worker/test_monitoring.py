@@ -1,0 +1,204 @@
+"""A model's monitors, step by step: one leads, others stand by, and the figures are the same whoever counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from consumers.ledger import Ledger
+from models.drift import DriftLimits
+from models.errors import ServiceUnreachable
+from models.registry import Registry
+from models.server import calling, connect
+from models.windows import Book
+from tests.consumers.test_ledger_calls import Deaf
+from tests.streams import FORM
+from tests.worker.following import Tail, assert_same, book_of, live, walks
+from worker.drifting import DriftWatch
+from worker.monitoring import Monitor, Times
+from worker.partition_monitor import PartitionMonitor
+from worker.store import ModelStore, PartitionStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from models.server import Client
+    from tests.consumers.living import Live
+    from worker.archiving import Archiver
+
+pytestmark = pytest.mark.services
+MODEL = "m"
+LEASE_MS = 60_000
+LIMITS = DriftLimits(calibration_steps=6_000)  # more than there are
+
+
+@pytest.fixture
+def client(store_url: str) -> Iterator[Client]:
+    """Redis, then Valkey."""
+    made = connect(store_url)
+    yield made
+    made.close()
+
+
+def monitor_of(client: Client, who: str, name: str = MODEL) -> Monitor:
+    """A monitor of the model, on the settings of these tests."""
+
+    def opens(partition: int) -> tuple[PartitionMonitor, Archiver | None]:
+        store = PartitionStore(client, name, partition, who)
+        return PartitionMonitor(Ledger(client, name, partition), store, FORM, 4), None
+
+    store = ModelStore(client, name, who)
+    watch = DriftWatch(store, LIMITS, FORM.interval_ms)
+    return Monitor(Registry(client, name), FORM, store, watch, opens, Times(LEASE_MS, 24))
+
+
+class Model:
+    """A model of several partitions, each with a stream of its own, and the time that goes by."""
+
+    def __init__(self, client: Client, partitions: int = 2, name: str = MODEL) -> None:
+        self.client = client
+        self.name = name
+        self.registry = Registry(client, name)
+        self.lives: list[Live] = []
+        self.streams = [walks(400, seed=number) for number in range(partitions)]
+        self.now = 0.0
+        for _ in range(partitions):
+            self.add()
+
+    def add(self) -> None:
+        """One more partition."""
+        self.lives.append(live(self.client, self.name, len(self.lives)))
+        self.registry.set_partitions(len(self.lives))
+
+    def feed(self, count: int) -> None:
+        """So many records more in each partition."""
+        for one, stream in zip(self.lives, self.streams, strict=False):
+            one.take(stream, one.read, one.read + count)
+
+    def step(self, monitor: Monitor) -> int:
+        """One step, a second later."""
+        self.now += 1.0
+        return monitor.step(self.now, 1_700_000_000_000)
+
+    def count(self, monitor: Monitor) -> int:
+        """Steps until nothing is new; how many observations that were."""
+        total = 0
+        while new := self.step(monitor):
+            total += new
+        return total
+
+    def silence(self) -> None:
+        """Let the lease run out, as when whoever leads stands still."""
+        calling(self.client.delete, f"killick:{{{self.name}}}:lease")
+
+    def wanted(self) -> Book:
+        """The sums of all that is in the ledgers, counted in one go."""
+        book = Book()
+        book.merge([book_of(one.ledger) for one in self.lives])
+        return book
+
+
+def test_one_leads_and_the_other_takes_over(client: Client) -> None:
+    """Who stands by shows and counts nothing; when the leader is closed it goes on where that one stood."""
+    model = Model(client)
+    one, other = monitor_of(client, "one"), monitor_of(client, "other")
+    model.feed(50)
+    model.count(one)
+    assert (one.leads, model.step(other), other.leads) == (True, 0, False)
+    assert (other.view().leads, other.view().book.sums) == (False, {})
+    assert_same(one.view().book, model.wanted())
+    one.close()
+    model.feed(50)
+    model.count(other)
+    view = other.view()
+    assert (view.leads, view.observations, view.lags) == (True, 200, {0: 0, 1: 0})
+    assert view.newest_hour == max(int(s.step[:100].max()) for s in model.streams)
+    assert view.versions == {1}
+    assert_same(view.book, model.wanted())
+    assert (model.step(one), one.leads) == (0, False)
+
+
+def test_who_wakes_up_after_another_took_over_stands_by(client: Client) -> None:
+    """Two believe that they lead: whoever took the partitions last counts, and nothing is counted twice."""
+    model = Model(client)
+    one, other = monitor_of(client, "one"), monitor_of(client, "other")
+    for _ in range(4):
+        model.feed(20)
+        model.count(one)
+        model.silence()
+        model.feed(20)
+        assert model.step(other) > 0  # leads now
+        model.silence()
+        assert one.leads
+        assert other.leads
+        assert model.step(one) == 0  # holds the lease again, but not the partitions
+        model.feed(10)
+        assert model.step(other) == 0
+        model.count(one)
+        assert_same(one.view().book, model.wanted())
+    assert one.view().observations == 2 * 200
+    stored = Book()
+    stored.merge([PartitionStore(client, MODEL, number).book() for number in range(2)])
+    assert_same(stored, model.wanted())
+
+
+def test_partitions_may_come_later(client: Client) -> None:
+    """A monitor before the first consumer leads and waits; partitions that are added are followed."""
+    monitor = monitor_of(client, "one")
+    assert monitor.step(0.0, 0) == 0
+    assert (monitor.leads, monitor.view().observations, monitor.view().newest_ms) == (True, 0, None)
+    model = Model(client, partitions=3)
+    model.feed(30)
+    assert model.count(monitor) >= 90
+    model.streams.append(walks(50, seed=9))
+    model.add()
+    model.feed(30)
+    model.count(monitor)
+    assert monitor.view().lags == dict.fromkeys(range(4), 0)
+    assert_same(monitor.view().book, model.wanted())
+
+
+def test_redis_that_is_away_or_lost_its_tail_is_gone_on_with(client: Client) -> None:
+    """A step that fails leaves nothing behind: the next one begins with what Redis holds."""
+    model = Model(client, partitions=1)
+    deaf = Deaf(client)
+    monitor = monitor_of(cast("Client", deaf), "one")
+    for number in range(4):
+        model.feed(20)
+        deaf.loses = "the answer" if number % 2 else "the call"
+        with pytest.raises(ServiceUnreachable):
+            model.step(monitor)
+        assert not monitor.leads
+        model.count(monitor)
+    assert_same(monitor.view().book, model.wanted())
+    tail = Tail(client, MODEL)
+    model.feed(40)
+    model.count(monitor)
+    tail.lose()
+    assert (model.step(monitor), monitor.leads) == (0, False)  # finds that the ledger is shorter than it was
+    model.count(monitor)
+    assert_same(monitor.view().book, model.wanted())
+    assert monitor.view().observations == 80
+
+
+def test_detectors_are_fed_each_step_once(client: Client) -> None:
+    """Whoever leads, the losses that they are fed are those that one monitor feeds them that is never disturbed."""
+    found = []
+    for name, many in (("calm", False), (MODEL, True)):
+        model = Model(client, name=name)
+        monitors = [monitor_of(client, who, name) for who in ("a", "b", "c")]
+        for number in range(12):
+            model.feed(25)
+            leader = monitors[number % 3 if many else 0]
+            model.step(leader)  # may find that the partitions were taken
+            model.count(leader)
+            if many:
+                model.silence()
+        store = ModelStore(client, name)
+        assert monitors[2 if many else 0].drifts.state.version == 1
+        found.append((store.drift_losses(), monitors[2 if many else 0].drifts.state.step))
+    (calm, calm_step), (fed, step) = found
+    assert step == calm_step
+    assert len(fed) > 20
+    assert fed == pytest.approx(calm, rel=1e-12)
