@@ -88,10 +88,11 @@ def quantiles_line(quantiles: Mapping[str, float | None]) -> Text:
 
 def daily_line(daily: Mapping[int, float], width: int) -> Text:
     """The skill of each of the newest days as a sign, with the first and the last day."""
-    if not daily:
+    known = [day for day, skill in daily.items() if math.isfinite(skill)]
+    if not known:
         return Text("  by day   no day is complete yet", style="dim")
-    last = max(daily)
-    days = range(max(min(daily), last - min(MOST_DAYS, width - 36) + 1), last + 1)
+    last = max(known)
+    days = range(max(min(known), last - min(MOST_DAYS, width - 36) + 1), last + 1)
     line = Text("  by day   ", no_wrap=True, overflow="ellipsis").append(f"{day_words(days[0])} ", style="dim")
     line.append_text(sparkline([daily.get(day, math.nan) for day in days]))
     return line.append(f" {day_words(last)}", style="dim")
