@@ -11,7 +11,7 @@ the sum of n arrays, however many pairs there were.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ Kind = Literal["hour", "day", "life"]
 KINDS: tuple[Kind, ...] = ("hour", "day", "life")
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """Which sums: of a version, in an hour or a day since 1970, or of its life (at 0)."""
 
     kind: Kind
@@ -59,11 +58,21 @@ class Book:
         return sorted(self.leads)
 
     def add(self, version: int, leads: tuple[int, ...], hours: Ints, sums: Floats) -> set[Key]:
-        """Count sums `(G, leads + 1, COLUMNS)` of hours `(G,)`; which entries changed."""
+        """Count sums `(G, leads + 1, COLUMNS)` of hours `(G,)`, which are in order; which entries changed."""
         self.leads.setdefault(version, leads)
-        touched = set()
-        for hour, part in zip(hours.tolist(), sums, strict=True):
-            for key in (Key("hour", version, hour), Key("day", version, hour // DAY_HOURS), Key("life", version)):
+        touched: set[Key] = set()
+        if not len(hours):
+            return touched
+        days = hours // DAY_HOURS
+        first = np.flatnonzero(np.diff(days, prepend=days[:1] - 1))
+        added: list[tuple[Kind, Ints, Floats]] = [
+            ("hour", hours, sums),
+            ("day", days[first], np.add.reduceat(sums, first, axis=0)),
+            ("life", hours[:1] * 0, sums.sum(axis=0, keepdims=True)),
+        ]
+        for kind, numbers, parts in added:
+            for at, part in zip(numbers.tolist(), parts, strict=True):
+                key = Key(kind, version, at)
                 self.put(key, part)
                 touched.add(key)
         return touched

@@ -11,7 +11,7 @@ from models.tally import COLUMNS, REFERENCES, reported_leads
 from models.windows import KEPT_DAYS, KEPT_HOURS, LIFE, POOLED, SCALINGS, WINDOW_HOURS, Book, Key, figures
 
 LEADS = reported_leads(3)
-HOURS = st.lists(st.integers(-2_000, 2_000), min_size=1, max_size=12, unique=True)
+HOURS = st.lists(st.integers(-2_000, 2_000), min_size=1, max_size=12, unique=True).map(sorted)
 
 
 def sums_of(count: int, seed: int = 0) -> np.ndarray:
@@ -89,6 +89,7 @@ def test_a_version_without_pairs_in_a_window_has_empty_sums() -> None:
     for values in (found.mae, found.rmse, found.bias, found.mase, *found.skill.values()):
         assert np.isnan(values).all()
     assert book.versions == [1]
+    assert book.add(2, LEADS, np.empty(0, np.int64), sums_of(0)) == set()
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
