@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from worker.store import ModelStore
 
 TREND_DAYS = {"7d": 7, "30d": 30}
+ASKING_TREND = "30d"  # a week falls too often by chance (docs/drift.md)
+OVER_BELOW = 0.8  # of its threshold: then an input's drift is over; between, it may go to and fro
+STEADY_P = 0.5  # from which p-value on a fall of skill is over
 KEPT_DRIFTS = 50
 LOSS_DETECTORS = ("adwin", "page_hinkley")
 
@@ -71,6 +74,7 @@ class DriftWatch:
             if version != self.state.version:
                 self._forget += len(self._detectors.losses)
                 self.state.version = version
+                self.state.raised.clear()
                 self._detectors = LossDrift(self._limits)
             before = self._detectors.forgotten
             drifts = self._detectors.add(loss)
@@ -98,7 +102,8 @@ class DriftWatch:
                         statistics[detector] = (value, threshold)
         worst = {drift.detector: drift for drift in sorted(drifts, key=lambda d: d.statistic / d.threshold)}
         for detector in ("ks", "psi"):
-            self._once(detector, worst.get(detector), step, now_ms)
+            over = detector in statistics and _nearness(*statistics[detector]) < OVER_BELOW
+            self._once(detector, worst.get(detector), over, step, now_ms)
             if statistics.get(detector) != self.state.statistics.get(detector):
                 self.state.statistics.pop(detector, None)
                 self.state.statistics |= {detector: statistics[detector]} if detector in statistics else {}
@@ -111,13 +116,13 @@ class DriftWatch:
             if self.state.trends.get(window) != trend:
                 self.state.trends[window] = trend
                 self._changed = True
-            falls = None
-            if trend.direction < 0:
-                falls = Drift(
-                    detector="trend", statistic=trend.p_value, threshold=self._limits.trend_p,
-                    words=f"over {window}: {trend.words}",
-                )  # fmt: skip
-            self._once(f"trend/{window}", falls, step, now_ms)
+        trend, falls = self.state.trends[ASKING_TREND], None
+        if trend.direction < 0:
+            falls = Drift(
+                detector="trend", statistic=trend.p_value, threshold=self._limits.trend_p,
+                words=f"over {ASKING_TREND}: {trend.words}",
+            )  # fmt: skip
+        self._once("trend", falls, trend.slope >= 0 or trend.p_value > STEADY_P, step, now_ms)
         self._judge_others(book, version, newest_hour // DAY_HOURS)
 
     def _judge_others(self, book: Book, answering: int, today: int) -> None:
@@ -149,14 +154,15 @@ class DriftWatch:
         self._revision += 1
         self._new, self._forget, self._requests, self._changed = [], 0, [], False
 
-    def _once(self, name: str, drift: Drift | None, step: int, now_ms: int) -> None:
-        """Raise what was not there before; what is gone may come again."""
-        if (drift is not None) == self.state.raised.get(name, False):
-            return
-        self.state.raised[name] = drift is not None
-        self._changed = True
-        if drift is not None:
+    def _once(self, name: str, drift: Drift | None, over: bool, step: int, now_ms: int) -> None:  # noqa: FBT001
+        """Raise what was not there before; only when it is clearly `over` it may come again."""
+        raised = self.state.raised.get(name, False)
+        if drift is not None and not raised:
+            self.state.raised[name] = self._changed = True
             self._raise([msgspec.structs.replace(drift, at_step=step)], now_ms)
+        elif drift is None and raised and over:
+            self.state.raised[name] = False
+            self._changed = True
 
     def _raise(self, drifts: Sequence[Drift], now_ms: int) -> None:
         if not drifts:
