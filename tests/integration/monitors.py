@@ -11,23 +11,20 @@ from tests.integration.harness import DONE_S, ROOT, START_S, ConsumerProcess, wa
 from worker.child import Child, free_port
 
 if TYPE_CHECKING:
-    from tests.integration.harness import Stack
+    from collections.abc import Sequence
+    from pathlib import Path
 
 
 class MonitorProcess(ConsumerProcess):
     """One `killick monitor`, started when it is made; with a log of its own."""
 
-    def __init__(self, stack: Stack, number: int, **variables: str) -> None:
+    def __init__(self, words: Sequence[str], log: Path) -> None:
+        """`words`: those of `killick monitor` on some settings; its port is a free one."""
         self.port = free_port()
-        self.log = stack.directory / f"{stack.model}-monitor-{number}.log"
-        given = {"KILLICK_MONITOR__PORT": str(self.port), **variables}
-        command = [
-            shutil.which("env") or "env",
-            *(f"{name}={value}" for name, value in given.items()),
-            *stack.words("monitor"),
-        ]
+        self.log = log
+        command = [shutil.which("env") or "env", f"KILLICK_MONITOR__PORT={self.port}", *words]
         self.told_to_end = False
-        self._child = Child(f"monitor {number}", command, self.log, ROOT)
+        self._child = Child(log.stem, command, log, ROOT)
         self._child.start(lambda: self.page("/metrics")[0] == 200 or not self.running, START_S)
 
     def samples(self) -> dict[tuple[str, ...], float]:

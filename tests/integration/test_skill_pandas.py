@@ -153,7 +153,7 @@ def run(stack: Stack, records: list[Message], observations: int) -> MonitorProce
 
 def stack_monitor(stack: Stack, number: int) -> MonitorProcess:
     """Start one more."""
-    process = MonitorProcess(stack, number)
+    process = MonitorProcess(stack.words("monitor"), stack.directory / f"{stack.model}-monitor-{number}.log")
     stack.processes.append(process)
     return process
 
