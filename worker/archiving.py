@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from worker.store import PartitionStore
 
 RETRY_S = 30.0
-READ_BLOCKS = 256
-READ_AT_OPENING = 1_024
+READ_BLOCKS = 64  # at once: they may be large
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +33,7 @@ class Archiver:
         self._rows = rows
         self._after_steps = after_steps
         self._place = (-1, 0)
+        self._begun = False  # whether the archive said how far it is
         self._waiting = 0  # observations that are counted and not archived
         self._counted = 0  # when `_waiting` was known last
         self._oldest: int | None = None  # the newest step of the oldest block that waits
@@ -52,15 +52,22 @@ class Archiver:
             ServiceUnreachable: Redis did not answer.
         """
         self._counted = counted
+        if "archive" not in self._store.needed():
+            self._store.need("archive", 0)  # nothing goes before the archive was asked what it has
+        self._begin(offset, 0.0)
+
+    def _begin(self, offset: int, now: float) -> None:
+        """Ask the archive how far it is, and count what waits."""
         try:
             self._place = self._archive.place(self._ledger.partition)
         except ArchiveError as error:
-            self._failed(error, 0.0)
+            self._failed(error, now)
             return
+        self._begun, self._waiting = True, 0
         self._store.need("archive", max(self._place[0], 0))
         place = f"{max(self._place[0], 0)}-{self._place[1]}"
         while True:
-            blocks, place = self._ledger.read_blocks(place, READ_AT_OPENING, offset)
+            blocks, place = self._ledger.read_blocks(place, READ_BLOCKS, offset)
             self._waiting += sum(map(len, blocks))
             self._oldest = self._oldest if self._oldest is not None else _newest_step(blocks)
             if not blocks:
@@ -74,7 +81,11 @@ class Archiver:
         """
         self._waiting += counted - self._counted
         self._counted = counted
-        if now < self._retry_at or not self._waiting:
+        if now < self._retry_at:
+            return
+        if not self._begun:
+            self._begin(offset, now)
+        if not self._begun or not self._waiting:
             return
         if self._oldest is None:
             self._oldest = _newest_step(self._read(offset, 1))
