@@ -26,9 +26,9 @@ STATUS_EVERY_S = 5.0
 FIT_EVERY = 10  # epochs between two lines
 TOP_ROWS = 9
 SMALL_ROWS = 2  # lines that are kept for small gaps
-SIDE_BY_SIDE = 106  # columns in which forecasts and drift fit beside each other
+SIDE_BY_SIDE = 98  # columns in which forecasts and drift fit beside each other
 DETECTORS = ("adwin", "page_hinkley", "ks", "psi")
-TRENDS = {-1: "skill falls", 0: "skill is steady", 1: "skill rises"}
+TRENDS = {-1: "skill falls", 0: "skill steady", 1: "skill rises"}
 STYLES = {"plain": "", "good": "green", "bad": "yellow"}
 STAGES = {
     "starting": "starting the servers",
@@ -132,7 +132,7 @@ def page(scene: Scene, now_s: float, width: int, height: int) -> RenderableType:
     top = Table.grid(expand=True)
     top.add_column(ratio=10)
     top.add_column(ratio=11)
-    heading = "skill against persistence: so far, last 30 days" if width >= SIDE_BY_SIDE else "skill: so far, 30 days"
+    heading = "skill against persistence: so far, 30 days" if width >= SIDE_BY_SIDE else "skill: so far, 30 days"
     skill = _panel(heading, _skill(scene, width))
     top.add_row(_panel("the stream", _numbers(scene, now_s)), skill)
     forecasts = _panel("newest forecasts, °F", _forecasts(scene))
@@ -252,9 +252,9 @@ def _drift(scene: Scene) -> RenderableType:
     table.add_column(no_wrap=True, justify="right")
     for name in DETECTORS:
         share, found = _nearness(scene, name)
-        state = f"{found} drift{'s' * (found != 1)}" if found else "quiet" if math.isfinite(share) else "not known yet"
+        state = f"{found} drift{'s' * (found != 1)}" if found else "quiet" if math.isfinite(share) else "learns"
         table.add_row(name, Text(bar(share, 10), style="red" if share >= 1 else "cyan"), state)
-    table.add_row("trend", _trend(scene), "")
+    table.add_row("30 days", *_trend(scene))
     return table
 
 
@@ -266,12 +266,12 @@ def _nearness(scene: Scene, name: str) -> tuple[float, int]:
     return value / limit if limit else math.nan, scene.report.told.counts.get(name, 0)
 
 
-def _trend(scene: Scene) -> str:
-    """Where the skill of the last 30 days is going."""
+def _trend(scene: Scene) -> tuple[str, str]:
+    """Where the skill of the last 30 days is going, and by how much a day."""
     trend = scene.report.told.trends.get("30d") if scene.report is not None else None
     if trend is None or not math.isfinite(trend.slope):
-        return "-"
-    return f"{TRENDS[trend.direction]}, {trend.slope:+.4f} a day"
+        return "-", ""
+    return TRENDS[trend.direction], f"{trend.slope:+.3f}/d"
 
 
 def _drift_line(scene: Scene) -> Text:
@@ -280,7 +280,7 @@ def _drift_line(scene: Scene) -> Text:
     for name in DETECTORS:
         share, found = _nearness(scene, name)
         line.append(f"{name} ", style="dim").append_text(sparkline([share])).append(f" {found}   ")
-    return line.append(_trend(scene), style="dim")
+    return line.append(_trend(scene)[0], style="dim")
 
 
 def _forecasts(scene: Scene) -> RenderableType:
@@ -340,6 +340,7 @@ NEXT = (
     "  killick doctor --create-topics  check settings, services and this machine",
     "  killick fit FILE                train the first version on your history",
     "  killick consumer                forecast, as long as it runs",
-    "  killick monitor                 watch skill and drift; `killick skill` shows them",
+    "  killick monitor                 watch skill and drift, beside it",
+    "  killick skill                   look at them",
     "  killick produce FILE            send recorded observations to try it",
 )

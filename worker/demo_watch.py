@@ -138,7 +138,7 @@ class Watcher:
             if (found.drift.detector, found.time_ms) not in self._drifts:
                 self._drifts.add((found.drift.detector, found.time_ms))
                 moment = rfc3339(found.time_ms)[:16]
-                scene.say(f"drift, says {found.drift.detector}: {found.drift.words}", at=moment, mood="bad")
+                scene.say(f"drift, {found.drift.detector}: {found.drift.words}", at=moment, mood="bad")
 
     def _take_in(self, one: _Followed, block: Block) -> None:
         """The newest values, and what happened to the series."""
