@@ -110,6 +110,24 @@ def test_blocks_come_back_bit_for_bit(blocks: list[Block], cuts: list[int], back
         assert bits(archive.blocks(3, until=after)) == bits(b for b in blocks if b.end <= after)
 
 
+@given(blocks=ledgers(), cuts=st.lists(st.integers(0, 14)), pick=st.integers(0, 99))
+def test_what_a_step_and_later_ones_need_comes_after_the_files_before_it(
+    blocks: list[Block], cuts: list[int], pick: int
+) -> None:
+    """However steps are mixed: no file before the end that is given has one of them, and the next one has."""
+    archive, written = memory(), []
+    edges = sorted({0, len(blocks), *(cut % (len(blocks) + 1) for cut in cuts)})
+    for begin, end in itertools.pairwise(edges):
+        archive.write(3, blocks[begin:end], NAMES, FORM)
+        written.append((blocks[end - 1].end, [int(step) for block in blocks[begin:end] for step in block.step]))
+    every = [step for _, steps in written for step in steps]
+    wanted = every[pick % len(every)] if every else 0
+    older = list(itertools.takewhile(lambda one: max(one[1], default=wanted - 1) < wanted, written))
+    assert archive.before(3, wanted) == (older[-1][0] if older else -1)
+    needed = bits(b for b in archive.blocks(3, archive.before(3, wanted)) if len(b) and b.step.max() >= wanted)
+    assert needed == bits(b for b in blocks if len(b) and b.step.max() >= wanted)
+
+
 # — what breaks —
 
 
