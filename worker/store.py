@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 LIBRARY = "killick_monitor_v1"
 CODE = resources.files("worker").joinpath("store.lua")
 FORMAT = 1  # of the bytes of sums and trails
-TRAIL_SLOTS = 2_048  # in one call
+TRAIL_SLOTS = 2_048  # in one call, at most
+TRAIL_BYTES = 1_000_000  # in one call, about
 START = block_position(-1)
 
 Losses = dict[tuple[int, int], tuple[int, float]]  # (step, version) → number, sum
@@ -158,8 +159,9 @@ class PartitionStore:
             FencedError, ServiceUnreachable: as `advance`.
         """
         name = place
-        for first in range(0, len(trails), TRAIL_SLOTS):
-            recent = trails.recent(first, min(TRAIL_SLOTS, len(trails) - first))
+        slots = max(1, min(TRAIL_SLOTS, TRAIL_BYTES // (8 * trails.depth)))
+        for first in range(0, len(trails), slots):
+            recent = trails.recent(first, min(slots, len(trails) - first))
             self._call("trail", ["monitor", "trails", "needs"], [name, first, _encode_recent(recent)])
         self._call("keep", ["monitor", "trails", "needs"], [name, place, offset])
 
@@ -278,23 +280,23 @@ def sums_field(key: Key) -> str:
 
 def _encode_recent(recent: Recent) -> bytes:
     slots, depth = recent.values.shape
-    head = struct.pack("<HIH", FORMAT, slots, depth)
+    head = struct.pack("<HII", FORMAT, slots, depth)
     return (
         head
         + recent.last.astype("<i8").tobytes()
-        + recent.known.astype("<u2").tobytes()
-        + (recent.values.astype("<f8").tobytes())
+        + recent.known.astype("<u4").tobytes()
+        + recent.values.astype("<f8").tobytes()
     )
 
 
 def _decode_recent(data: bytes) -> Recent:
-    number, slots, depth = struct.unpack_from("<HIH", data)
+    number, slots, depth = struct.unpack_from("<HII", data)
     if number != FORMAT:
         raise LedgerError(f"trails have format {number}, known is {FORMAT}", "upgrade killick")
-    at = 8
+    at = 10
     last = np.frombuffer(data, "<i8", slots, at).astype(np.int64)
-    known = np.frombuffer(data, "<u2", slots, at + 8 * slots).astype(np.int64)
-    values = np.frombuffer(data, "<f8", slots * depth, at + 10 * slots).reshape(slots, depth).astype(np.float64)
+    known = np.frombuffer(data, "<u4", slots, at + 8 * slots).astype(np.int64)
+    values = np.frombuffer(data, "<f8", slots * depth, at + 12 * slots).reshape(slots, depth).astype(np.float64)
     return Recent(last, known, values)
 
 

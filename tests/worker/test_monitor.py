@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from consumers.ledger import Ledger
 from models.registry import Registry
 from models.server import connect
 from tests.integration.harness import wait
 from tests.integration.monitors import MonitorProcess
-from tests.worker.following import Tail, live, walks
+from tests.streams import FORM
+from tests.worker.following import Tail, assert_same, book_of, live, walks
 from worker.store import ModelStore, PartitionStore
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from models.server import Client
     from tests.conftest import NewRedis
+    from tests.consumers.living import Live
 
 pytestmark = pytest.mark.services
 MODEL = "watched"
@@ -61,12 +64,13 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], MonitorProcess]]:
         process.kill()
 
 
-def feed(client: Client, records: int) -> None:
+def feed(client: Client, records: int) -> Live:
     """A ledger with so many observations."""
     consumer = live(client, MODEL)
     Registry(client, MODEL).set_partitions(1)
-    consumer.take(walks(records), 0, records)
+    consumer.take(walks(300), 0, records)
     consumer.publish()
+    return consumer
 
 
 def test_it_counts_until_it_is_told_to_stop(redis_url: str, start: Callable[[str], MonitorProcess]) -> None:
@@ -138,6 +142,40 @@ def test_redis_that_forgot_everything_is_counted_anew(redis_url: str, start: Cal
         process.reach(60, WAIT_S)
         assert process.counted() == 60
         assert process.running
+
+
+def test_redis_that_lost_its_tail_is_counted_from_there(
+    new_redis: NewRedis, start: Callable[[str], MonitorProcess]
+) -> None:
+    """Restarted with a cut append-only file under a running monitor; the consumer then writes other blocks."""
+    server, stream = new_redis({"appendfsync": "always"}), walks(300)
+    with closing(connect(server.url)) as client:
+        consumer = feed(client, 100)
+        process = start(server.url)
+        process.reach(100, WAIT_S)
+        process.pause()
+        kept = server.log.stat().st_size
+        process.resume()
+        consumer.take(stream, 100, 200)
+        process.reach(200, WAIT_S)
+        log = server.log
+        server.kill()
+        with log.open("r+b") as file:
+            file.truncate(kept)
+        server.start()
+        head = consumer.ledger.head()
+        assert head is not None
+        assert head.next == 100
+        again = live(client, "another")
+        again.take(stream, 0, 100)
+        again.ledger = Ledger(client, MODEL, 0, "again")
+        again.ledger.take(start=0, form=FORM.digest(), topic_id="t", partitions=1, chunk_slots=2)
+        for begin in range(100, 300, 40):
+            again.take(stream, begin, begin + 40)
+        wait(lambda: PartitionStore(client, MODEL, 0).standing().observations == 300, WAIT_S, "all to be counted")
+        assert_same(PartitionStore(client, MODEL, 0).book(), book_of(again.ledger))
+        process.reach(300, WAIT_S)
+        assert process.counted() == 300
 
 
 def test_a_model_that_nobody_knows_is_waited_for(redis_url: str, start: Callable[[str], MonitorProcess]) -> None:
