@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -202,3 +202,28 @@ def test_detectors_are_fed_each_step_once(client: Client) -> None:
     assert step == calm_step
     assert len(fed) > 20
     assert fed == pytest.approx(calm, rel=1e-12)
+
+
+class Listening(Deaf):
+    """A client that notes which functions are called."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self.calls: list[str] = []
+
+    def fcall(self, name: str, *words: Any) -> Any:
+        """The reply."""
+        self.calls.append(name.removeprefix("killick_monitor_v1_"))
+        return super().fcall(name, *words)
+
+
+def test_the_lease_is_renewed_while_a_step_goes_on(client: Client) -> None:
+    """Before each partition that is opened or read, and before the detectors: a step may take longer than a lease."""
+    model, listening = Model(client, partitions=3), Listening(client)
+    monitor = monitor_of(cast("Client", listening), "one")
+    model.feed(30)
+    model.step(monitor)
+    for name in ("take", "advance", "drift"):
+        places = [at for at, call in enumerate(listening.calls) if call == name]
+        assert len(places) == (1 if name == "drift" else 3)
+        assert [listening.calls[at - 1] for at in places] == ["lease"] * len(places)
