@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pytest
 
+from models import references
 from models.errors import FencedError, LedgerError, OffsetConflict, ServiceUnreachable
 from models.references import Observed, Recent, Trails
 from models.server import calling, connect
@@ -151,13 +152,13 @@ def test_trails_count_when_they_are_whole(client: Client, monkeypatch: pytest.Mo
 def test_long_trails_go_in_small_calls(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A period of more than 65,535 steps, as of a day in seconds, can be kept; no call is large."""
     monkeypatch.setattr(store_module, "TRAIL_BYTES", 2_000_000)
+    monkeypatch.setattr(references, "MIN_GROWTH", 4)
     depth = 70_000
     trails = Trails(3, depth)
     step = np.arange(depth + 5)
     trails.look_back(Observed(step * 0, step, step.astype(np.float64), step >= 0), np.array([1]))
     store = PartitionStore(client, "m", 0, "mine")
     store.take()
-    monkeypatch.setattr(Trails, "__len__", lambda _: 4)  # of its room for many
     store.keep_trails(trails, "7-1", 7)
     kept = dict(store.trails("7-1"))
     assert sorted(kept) == [0, 3]
