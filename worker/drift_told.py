@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
 
 from models.drift_limits import Drift, Trend  # noqa: TC001 - msgspec reads them
+from models.errors import LedgerError
+
+FORMAT = 1
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -26,8 +31,22 @@ class Told(msgspec.Struct):
     trends: dict[str, Trend] = msgspec.field(default_factory=dict)  # by window, of `version`
     others: dict[int, dict[str, Trend]] = msgspec.field(default_factory=dict)  # of the other versions
     others_day: int | None = None  # since 1970, on which these were judged
+    format: int = FORMAT
 
 
-def read_told(data: bytes) -> Told:
-    """What is told; nothing yet where nothing was stored."""
-    return msgspec.msgpack.decode(data, type=Told) if data else Told()
+ToldType = TypeVar("ToldType", bound=Told)
+
+
+def read_told(data: bytes, kind: type[ToldType]) -> ToldType:
+    """What was stored, as `kind`; nothing yet where nothing was stored.
+
+    Raises:
+        LedgerError: another format.
+    """
+    try:
+        found = msgspec.msgpack.decode(data, type=kind) if data else kind()
+    except (msgspec.DecodeError, ValueError) as error:
+        raise LedgerError(f"the detectors' state can't be read ({error})", "restore Redis from a backup") from error
+    if found.format != FORMAT:
+        raise LedgerError(f"the detectors' state has format {found.format}, known is {FORMAT}", "upgrade killick")
+    return found

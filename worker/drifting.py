@@ -15,7 +15,7 @@ from models.drift import Drift, DriftLimits, LossDrift, LossState
 from models.drift_inputs import input_drifts, input_statistics
 from models.trend import trend_of
 from models.windows import DAY_HOURS, daily_skill
-from worker.drift_told import Found, Told
+from worker.drift_told import Found, Told, read_told
 from worker.store import Request
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class DriftWatch:
             ServiceUnreachable: Redis did not answer.
         """
         self._revision, state = self._store.drift()
-        self.state = read_state(state)
+        self.state = read_told(state, State)
         self._detectors = LossDrift(self._limits, self.state.loss, self._store.drift_losses())
         self._new, self._forget, self._requests, self._changed = [], 0, [], False
 
@@ -189,11 +189,6 @@ class DriftWatch:
                 created_ms=now_ms,
             )
         )
-
-
-def read_state(data: bytes) -> State:
-    """What `DriftWatch` stored; nothing yet where it stored nothing."""
-    return msgspec.msgpack.decode(data, type=State) if data else State()
 
 
 def recent_inputs(

@@ -106,8 +106,7 @@ def shown(monitor: Monitor, store: ModelStore, client: Client) -> Shown:
         return Shown(redis_up=True)
     used, limit = memory(client)
     promotions, rollbacks = rollbacks_by_actor(monitor.changes())
-    waiting = store.requests()
-    oldest = max((time.time() - request.created_ms / 1000 for request in waiting), default=0.0)
+    waiting, oldest_ms = store.waiting()
     state = monitor.drifts.state
     return Shown(
         leads=True,
@@ -130,8 +129,8 @@ def shown(monitor: Monitor, store: ModelStore, client: Client) -> Shown:
         archive_failures=view.archive_failures,
         promotions=promotions,
         rollbacks=rollbacks,
-        requests=len(waiting),
-        oldest_request_s=max(0.0, oldest),
+        requests=waiting,
+        oldest_request_s=0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000),
         memory_bytes=used,
         memory_limit_bytes=limit,
     )

@@ -98,6 +98,7 @@ class Monitor:
         self._judged: int | None = None  # the hour in which inputs and trend were judged last
         self._merged: Book | None = None
         self._changes: list[AuditEntry] = []
+        self._doubted = False  # whether the last step met blocks that don't follow each other
         self.drifts = drifts
         self.leads = False
 
@@ -107,16 +108,22 @@ class Monitor:
         Raises:
             ServiceUnreachable: Redis did not answer; the next step begins with what it holds.
             LedgerError: a record that can't be used.
+            DataError: blocks that don't follow each other, twice in a row.
         """
         try:
-            return self._step(now, now_ms)
+            counted = self._step(now, now_ms)
         except (FencedError, OffsetConflict, DataError) as error:
-            log.warning("the monitor begins anew: %s", error, extra={"action": "taken"})
             self._leave()
+            if isinstance(error, DataError) and self._doubted:
+                raise  # it was no passing thing, as a lost tail is
+            self._doubted = isinstance(error, DataError)
+            log.warning("the monitor begins anew: %s", error, extra={"action": "taken"})
             return 0
         except KillickError:
             self._leave()
             raise
+        self._doubted = False
+        return counted
 
     def close(self) -> None:
         """Keep what a successor would have to read again, and let it lead.

@@ -221,7 +221,7 @@ def read_report(settings: Settings, client: Client) -> Report:
         observations=observations,
         newest_ms=None if newest is None else newest * settings.interval_ms,
         book=book,
-        told=read_told(shared.drift()[1]),
+        told=read_told(shared.drift()[1], Told),
         requests=shared.requests(),
     )
 

@@ -240,6 +240,13 @@ class ModelStore:
         reply = self._function("drift", ["lease", "drift", "drift_losses", "requests"], arguments)
         _judge(reply, "the detectors' state")
 
+    def waiting(self) -> tuple[int, int | None]:
+        """How many requests wait, and when the oldest was made, in milliseconds since 1970."""
+        key = self._tag + "requests"
+        oldest = calling(self._client.xrange, key, count=1)
+        made = [msgspec.json.decode(fields[b"request"], type=Request).created_ms for _, fields in oldest]
+        return int(calling(self._client.xlen, key)), made[0] if made else None
+
     def requests(self) -> list[Request]:
         """What waits to be worked off, oldest first."""
         entries = calling(self._client.xrange, self._tag + "requests")

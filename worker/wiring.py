@@ -318,8 +318,12 @@ def monitored(settings: Settings, client: Client) -> Monitored:
     from worker.store import ModelStore, PartitionStore
 
     name = settings.model.name
-    numbers = range(registry(settings, client).partitions())
-    offsets = {number: PartitionStore(client, name, number).standing().offset for number in numbers}
+    offsets = {}
+    for ledger in ledgers(settings, client):
+        place = PartitionStore(client, name, ledger.partition).standing()
+        head = ledger.head()
+        waits = head is not None and ledger.read_blocks(place.place, 1, head.next)[0]
+        offsets[ledger.partition] = place.offset if waits or head is None else head.next  # refusals make no block
     return Monitored(ModelStore(client, name).led(), offsets)
 
 

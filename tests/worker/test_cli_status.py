@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,16 +135,19 @@ def test_status_is_read_by_people(environment: dict[str, str]) -> None:
 
 
 def test_status_says_whether_a_monitor_runs_and_how_far_it_is(environment: dict[str, str], redis_url: str) -> None:
-    """A lease that somebody holds is a monitor at work; what it has counted of a partition is no longer behind."""
+    """A lease that somebody holds is a monitor at work; counted is what was read, and records that were refused."""
     client = connect(redis_url)
     assert ModelStore(client, MODEL, "mine").lease(60_000)
     for number in range(3):
         store = PartitionStore(client, MODEL, number, "mine")
         store.take()
         store.advance(Advance(START, f"{5 if number else 3}-1", 0, 0))
+    refusing = Ledger(client, MODEL, 1, "again")
+    refusing.take(start=0, form="f", topic_id="t", partitions=4, chunk_slots=2)
+    refusing.commit(Commit(5, replace(empty_block(5, 1), end=9)))  # four records, none of which was accepted
     body = status(environment)
     assert body["monitor"]
-    assert [partition["monitored"] for partition in body["partitions"]] == [3, 5, 5]
+    assert [partition["monitored"] for partition in body["partitions"]] == [3, 9, 5]
     assert "a monitor runs, 2 records are not counted yet" in killick(environment, "status").stdout
 
 

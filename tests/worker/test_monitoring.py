@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pytest
 
-from consumers.ledger import Ledger
+from consumers.ledger import Commit, Ledger
 from models.drift import DriftLimits
-from models.errors import ServiceUnreachable
+from models.errors import DataError, ServiceUnreachable
 from models.registry import Registry
 from models.server import calling, connect
 from models.windows import Book
@@ -180,6 +182,23 @@ def test_redis_that_is_away_or_lost_its_tail_is_gone_on_with(client: Client) -> 
     model.count(monitor)
     assert_same(monitor.view().book, model.wanted())
     assert monitor.view().observations == 80
+
+
+def test_blocks_that_do_not_follow_each_other_end_it(client: Client) -> None:
+    """Once it may be a lost tail, and it begins anew; twice in a row it is a damaged ledger, and people hear of it."""
+    model = Model(client, partitions=1)
+    monitor = monitor_of(client, "one")
+    model.feed(50)
+    model.count(monitor)
+    ledger = model.lives[0].ledger
+    head, old = ledger.head(), next(block for block in ledger.blocks() if len(block))
+    assert head is not None
+    end = head.next + len(old)
+    again = replace(old, start=head.next, end=end, offset=np.arange(head.next, end), checksums={})
+    ledger.commit(Commit(head.next, again))
+    assert (model.step(monitor), monitor.leads) == (0, False)
+    with pytest.raises(DataError, match="which is not after its last"):
+        model.step(monitor)
 
 
 def test_detectors_are_fed_each_step_once(client: Client) -> None:

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from models.drift_limits import Drift, DriftLimits
+from models.errors import LedgerError
 from models.registry import Aliases, Registry
 from models.server import connect
 from models.tally import COLUMNS
@@ -151,7 +152,7 @@ def test_every_version_has_a_trend_and_only_the_one_that_answers_asks(redis_url:
     watch.open()
     watch.judge_trend(book, 1, 30 * DAY_HOURS, 0, 0)
     watch.save()
-    told = read_told(store.drift()[1])
+    told = read_told(store.drift()[1], Told)
     assert told.trends["30d"].direction == 0
     assert told.others.keys() == {2}
     assert told.others[2]["30d"].direction == -1
@@ -169,9 +170,22 @@ def test_every_version_has_a_trend_and_only_the_one_that_answers_asks(redis_url:
 def test_what_is_told_is_read_without_the_detectors_own_state() -> None:
     """A state that detectors stored gives all that people are told; nothing stored gives nothing."""
     state = State(version=4, counts={"ks": 1}, raised={"ks": True}, statistics={"ks": (1.0, None)})
-    told = read_told(msgspec.msgpack.encode(state))
+    told = read_told(msgspec.msgpack.encode(state), Told)
     assert (told.version, told.counts, told.statistics) == (4, {"ks": 1}, {"ks": (1.0, None)})
-    assert read_told(b"") == Told()
+    assert read_told(b"", Told) == Told()
+
+
+@pytest.mark.parametrize("data", [b"rubbish", msgspec.msgpack.encode({"step": "late"})])
+def test_a_state_that_can_not_be_read_says_so(data: bytes) -> None:
+    """Damaged bytes, or fields of another kind, are a clear error and no traceback."""
+    with pytest.raises(LedgerError, match=r"the detectors' state can't be read .* restore Redis"):
+        read_told(data, Told)
+
+
+def test_a_state_of_another_format_says_so() -> None:
+    """A newer killick wrote it: upgrade."""
+    with pytest.raises(LedgerError, match="has format 9, known is 1: upgrade killick"):
+        read_told(msgspec.msgpack.encode(Told(format=9)), State)
 
 
 def test_numbers_that_are_none_become_null() -> None:

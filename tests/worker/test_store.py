@@ -223,6 +223,7 @@ def test_drift_state_losses_and_requests_move_together_and_once(client: Client) 
     store = ModelStore(cast("Client", deaf), "m", "one")
     assert store.drift() == (0, b"")
     assert store.drift_losses() == []
+    assert store.waiting() == (0, None)
     store.lease(LEASE_MS)
     store.change_drift(0, b"first", [1.0, 2.0, 3.5], 0, [])
     for loses in ("the call", "the answer"):
@@ -233,6 +234,7 @@ def test_drift_state_losses_and_requests_move_together_and_once(client: Client) 
     assert store.drift() == (2, b"second")
     assert store.drift_losses() == [3.5, 4.0]
     assert store.requests() == [request(1), request(2)]
+    assert store.waiting() == (2, 1)
     with pytest.raises(OffsetConflict):
         store.change_drift(0, b"third", [5.0], 0, [])
     store.release()
