@@ -285,12 +285,21 @@ def test_the_command_ends_with_the_message_of_a_process_that_refused(tmp_path: P
     )
 
 
+# Becomes the command, with signals as a terminal gives them: under nohup SIGHUP is ignored, and `up` keeps to that.
+HEARING = """
+import os, signal, sys
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_command_ends_in_order_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     """Asked to end, also by a terminal that closes, `killick up` stops its monitor and ends with exit code 0."""
     file = tmp_path / "killick.toml"
     file.write_text('[monitor]\nport = 0\n[redis]\nurl = "redis://127.0.0.1:1"\n', encoding="utf-8")
-    command = [sys.executable, "-m", "worker.cli", "--config", str(file), "up", "--consumers", "0"]
+    command = [sys.executable, "-c", HEARING, "-m", "worker.cli", "--config", str(file), "up", "--consumers", "0"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
