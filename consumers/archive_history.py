@@ -63,14 +63,6 @@ class Histories:
         data = bytes(stream.getvalue())
         self._folder.write(f"{self._at}/{digest}-{hashlib.sha256(data).hexdigest()}.parquet", data)
 
-    def digests(self) -> list[str]:
-        """Which histories are there.
-
-        Raises:
-            ArchiveError: they can't be listed.
-        """
-        return sorted(self._names())
-
     def read(self, digest: str) -> History:
         """A history as it was given.
 

@@ -328,10 +328,20 @@ def monitored(settings: Settings, client: Client) -> Monitored:
 
 
 def leave_ledgers(settings: Settings, client: Client) -> int:
-    """Let blocks go that no monitor has counted or archived yet; of how many partitions."""
-    from consumers.opening import new_token
-    from worker.store import PartitionStore
+    """Let blocks go that no monitor has counted or archived yet; of how many partitions.
 
+    Raises:
+        ConfigError: a monitor is at work, which would ask for them again.
+    """
+    from consumers.opening import new_token
+    from models.errors import ConfigError
+    from worker.store import ModelStore, PartitionStore
+
+    if ModelStore(client, settings.model.name).led():
+        raise ConfigError(
+            f"a monitor of model {settings.model.name!r} is at work",
+            f"stop it first; one that was killed counts as at work for {settings.monitor.lease} (monitor.lease)",
+        )
     numbers = range(registry(settings, client).partitions())
     for number in numbers:
         store = PartitionStore(client, settings.model.name, number, new_token())

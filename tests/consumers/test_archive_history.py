@@ -39,7 +39,6 @@ def test_a_history_comes_back_as_it_was(tmp_path: Path) -> None:
     several = [history_of(50), history_of(70)]
     for history in [*several, several[0]]:
         histories.write(history, digest(history))
-    assert histories.digests() == sorted(digest(history) for history in several)
     for history in several:
         assert digest(histories.read(digest(history))) == digest(history)
     assert len(list((tmp_path / "m" / "history").iterdir())) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from tests.integration.harness import wait
 from tests.integration.monitors import MonitorProcess
 from tests.streams import FORM
 from tests.worker.following import Tail, assert_same, book_of, live, walks
+from worker import cli
 from worker.store import ModelStore, PartitionStore
 
 if TYPE_CHECKING:
@@ -71,6 +73,28 @@ def feed(client: Client, records: int) -> Live:
     consumer.take(walks(300), 0, records)
     consumer.publish()
     return consumer
+
+
+def test_blocks_are_let_go_for_good_when_no_monitor_runs(redis_url: str, tmp_path: Path) -> None:
+    """`--leave` lets blocks go that wait to be counted or archived; not while a monitor is at work."""
+    config = tmp_path / "killick.toml"
+    config.write_text(SETTINGS.format(url=redis_url), encoding="utf-8")
+    words = ["--config", str(config), "monitor", "--leave"]
+    with closing(connect(redis_url)) as client:
+        feed(client, 50)
+        store = PartitionStore(client, MODEL, 0, "mine")
+        store.take()
+        store.need("monitor", 3)
+        store.need("archive", 2)
+        shared = ModelStore(client, MODEL, "mine")
+        assert shared.lease(60_000)
+        errors = io.StringIO()
+        assert cli.run(words, errors) == 2
+        assert "a monitor of model 'watched' is at work: stop it first" in errors.getvalue()
+        assert store.needed().keys() >= {"monitor", "archive"}
+        shared.release()
+        assert cli.run(words, errors) == 0
+        assert not store.needed().keys() & {"monitor", "archive"}
 
 
 def test_it_counts_until_it_is_told_to_stop(redis_url: str, start: Callable[[str], MonitorProcess]) -> None:
