@@ -71,7 +71,7 @@ class Manifest(msgspec.Struct, frozen=True):
     model: str
     partition: int
     form: SeriesFormWords
-    series_digest: str  # of the names that are known after the last file
+    series_digest: str  # of the names that are known after the last file; "" where files that named some are gone
     files: tuple[File, ...]
     roster: tuple[Seat, ...] = ()
 
@@ -219,7 +219,7 @@ class Archive:
         return max((file.until[0] for file in older), default=-1)
 
     def names(self, partition: int) -> list[str]:
-        """Series by slot, as far as blocks that are archived name them.
+        """Series by slot, as far as blocks that are archived name them without a hole.
 
         Raises:
             ArchiveError: as `blocks`.
@@ -278,7 +278,9 @@ class Archive:
             manifest = msgspec.structs.replace(manifest, files=(*manifest.files, file), roster=seats)
             adopted = True
         if adopted and manifest is not None:
-            manifest = msgspec.structs.replace(manifest, series_digest=_digest(self._names(partition, manifest.files)))
+            names = self._names(partition, manifest.files)
+            digest = _digest(names) if len(names) == manifest.series else ""
+            manifest = msgspec.structs.replace(manifest, series_digest=digest)
         return manifest, adopted
 
     def _names(self, partition: int, files: Sequence[File]) -> list[str]:
@@ -286,6 +288,8 @@ class Archive:
         for file in sorted(files, key=lambda file: file.series):
             if file.series > len(names):
                 contents = decode_contents(self._verified(partition, file), file.name)
+                if contents.series_before > len(names):
+                    break  # the file that named those between is gone
                 names += contents.series[len(names) - contents.series_before :]
         return names
 
@@ -389,7 +393,8 @@ def _check(manifest: Manifest, names: Sequence[str], form: SeriesForm) -> None:
             f"{subject} is of form {manifest.form.digest}, the ledger of {form.digest()}",
             "use another archive.path, or another model name",
         )
-    if len(names) < manifest.series or _digest(names[: manifest.series]) != manifest.series_digest:
+    digest = _digest(names[: manifest.series]) if manifest.series_digest else ""
+    if len(names) < manifest.series or digest != manifest.series_digest:
         raise ArchiveError(
             f"{subject} has {manifest.series} series, and they are not the first of the ledger's {len(names)}",
             "it belongs to another ledger of this name: use another archive.path",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 KEY = "killick"
 COMPRESSION = "zstd"
-CURE = "bring the file back from a copy, or move it away: the hole is then named"
+CURE = "bring the file back from a copy, or give it up: move it and manifest.json away, then the hole is named"
 
 Place = tuple[int, int]  # a block's end and its sequence there: its id in the ledger
 Layout = tuple[tuple[int, int], ...]  # version and horizon, in the order of a block's pairs

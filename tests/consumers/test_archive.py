@@ -373,6 +373,20 @@ def test_a_lost_manifest_is_made_again(tmp_path: Path) -> None:
         archive.end(0)
 
 
+def test_a_file_may_be_given_up(tmp_path: Path) -> None:
+    """It and the manifest moved away: the hole is named, and blocks still come, also where it named the first series."""
+    archive = Archive(str(tmp_path), "m")
+    blocks = course()
+    archive.write(0, blocks[:2], NAMES, FORM)
+    archive.write(0, blocks[2:4], NAMES, FORM)
+    for name in (manifest_of(archive)["files"][0]["name"], "manifest.json"):
+        (tmp_path / "m" / "0" / name).unlink()
+    assert archive.write(0, blocks[4:], NAMES, FORM) == sum(map(len, blocks[4:]))
+    holes: list[Hole] = []
+    assert bits(archive.blocks(0, holes=holes)) == bits(blocks[2:])
+    assert holes == [Hole(-1, blocks[1].end)]
+
+
 def test_what_belongs_to_another_is_refused() -> None:
     """Another form, other series, another model's files: nothing is mixed."""
     archive = memory()
