@@ -374,7 +374,7 @@ def test_a_lost_manifest_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_file_may_be_given_up(tmp_path: Path) -> None:
-    """It and the manifest moved away: the hole is named, and blocks still come, also where it named the first series."""
+    """It and the manifest moved away: the hole is named, and blocks still come, though it named the first series."""
     archive = Archive(str(tmp_path), "m")
     blocks = course()
     archive.write(0, blocks[:2], NAMES, FORM)
