@@ -1,7 +1,7 @@
 """Error sums by event-time hour and day and over a version's life; the figures of a window are made from them.
 
-A window of n hours ends with the last complete hour: the one before that in which the newest observation lies. It costs
-the sum of n arrays, however many pairs there were.
+A window of n hours ends with the last complete hour: the one before the newest that is well under way. It costs the sum
+of n arrays, however many pairs there were.
 
     skill  1 - MSE / MSE(reference), over the pairs that both have           (Murphy 1988, Mon. Wea. Rev. 116, 2417)
     MASE   MAE / MAE of persistence one step ahead, over the same window     (after Hyndman & Koehler 2006, Int. J.
@@ -10,6 +10,7 @@ the sum of n arrays, however many pairs there were.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -29,6 +30,7 @@ LIFE = "life"
 WINDOWS = (*WINDOW_HOURS, LIFE)
 KEPT_HOURS = WINDOW_HOURS["30d"] + DAY_HOURS
 KEPT_DAYS = 400
+UNDER_WAY = 0.1  # of the pairs of the fullest hour of the day before
 POOLED = "all"  # the lead that stands for all of them
 
 Scaling = Literal["scaled", "unscaled"]
@@ -92,6 +94,21 @@ class Book:
                 self.sums[key] = np.sum(found, axis=0) if len(found) > 1 else found[0]
             else:
                 self.sums.pop(key, None)
+
+    def newest_hour(self) -> int | None:
+        """The hour that is not complete yet, since 1970; None: there are no pairs.
+
+        The newest that holds at least a tenth as many pairs as the fullest of the day before it: a series whose
+        clock runs ahead moves no window for the others.
+        """
+        pairs: Counter[int] = Counter()
+        for key, sums in self.sums.items():
+            if key.kind == "hour":
+                pairs[key.at] += int(sums[-1, COLUMNS[PAIRS]])
+        for hour in sorted(pairs, reverse=True):
+            if pairs[hour] >= UNDER_WAY * max(pairs.get(hour - back, 0) for back in range(DAY_HOURS + 1)):
+                return hour
+        return None
 
     def outdated(self, newest_hour: int) -> set[Key]:
         """The entries that no window reaches any more."""

@@ -72,7 +72,7 @@ class View:
     @property
     def newest_hour(self) -> int:
         """The hour of event time that is not complete yet."""
-        return (self.newest_ms or 0) // HOUR_MS
+        return self.book.newest_hour() or 0
 
 
 class Monitor:
@@ -244,8 +244,8 @@ class Monitor:
         while some := list(itertools.islice(over, FED_AT_ONCE)):
             self._go_on_leading()
             self.drifts.feed(some, now_ms)
-        hour = newest * self._form.interval_ms // HOUR_MS
-        if hour != self._judged:
+        hour = self._book().newest_hour()
+        if hour is not None and hour != self._judged:
             self._judged = hour
             recent = None
             if self._watched is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from consumers.roster import incumbent_at
-from models.errors import OffsetConflict
+from models.errors import DataError, OffsetConflict
 from models.tally import Scorer
 from models.windows import DAY_HOURS, HOUR_MS, Book, Key
 from worker.store import START, Advance, encode_sums, offset_of, sums_field
@@ -140,6 +140,7 @@ class PartitionMonitor:
         Raises:
             FencedError, OffsetConflict: another monitor is at work, or Redis lost its tail: open anew.
             ServiceUnreachable: Redis did not answer: open anew.
+            DataError: the blocks don't follow each other: open anew, once.
         """
         head = self._ledger.head()
         if (head.next if head is not None else 0) < self.offset:
@@ -156,7 +157,13 @@ class PartitionMonitor:
         count = sum(map(len, filled))
         steps = [int(block.step.max()) for block in filled] + ([] if self.newest is None else [self.newest])
         change = Advance(self.place, place, max(steps, default=0), count)
-        self._count(filled, change, fed)
+        try:
+            self._count(filled, change, fed)
+        except DataError as error:
+            raise DataError(
+                f"partition {self.partition}: the blocks after offset {self.offset} don't follow those before ({error})",
+                "the ledger is damaged, or this killick has a defect: `killick doctor`, restore Redis from a backup",
+            ) from error
         self._store.advance(change)
         self.place, self.newest = place, change.newest if steps else None
         self.observations += count

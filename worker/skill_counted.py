@@ -182,7 +182,7 @@ def _scores(book: Book, version: int, newest_hour: int, windows: Sequence[str]) 
 def _newest_hour(settings: Settings, client: Client, records: Records) -> int:
     """The hour that windows end at: the monitor's, if one ever counted."""
     report = read_report(settings, client)
-    newest = report.newest_hour if report.newest_ms is not None else records.newest_hour()
+    newest = report.newest_hour if report.book.sums else records.newest_hour()
     if newest is None:
         raise DataError("nothing is recorded yet", "start `killick consumer` and send observations")
     return newest

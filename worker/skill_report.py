@@ -110,7 +110,7 @@ class Report:
     @property
     def newest_hour(self) -> int:
         """The hour that the windows end at: it is not complete yet."""
-        return (self.newest_ms or 0) // HOUR_MS
+        return self.book.newest_hour() or 0
 
     @property
     def lag(self) -> int:
@@ -146,7 +146,7 @@ class Report:
             "candidate": aliases.candidate,
             "previous": aliases.previous,
             "newest": None if self.newest_ms is None else rfc3339(self.newest_ms),
-            "until": None if self.newest_ms is None else rfc3339(self.newest_hour * HOUR_MS),
+            "until": rfc3339(self.newest_hour * HOUR_MS) if self.book.sums else None,
             "monitor": {
                 "ran": self.ran,
                 "leads": self.led,

@@ -42,7 +42,7 @@ def head_lines(report: Report) -> list[Text]:
     incumbent = report.aliases.incumbent
     answers = f"version {incumbent} answers" if incumbent else "no version answers"
     lines = [Text(f"model {report.model}: {answers}")]
-    if report.newest_ms is not None:
+    if report.book.sums:
         lines[0].append(f"; complete hours up to {moment_words(report.newest_hour * HOUR_MS)}")
     work = "a monitor is at work" if report.led else "no monitor is at work: `killick monitor`"
     behind = f"{report.lag:,} records behind" if report.lag else "nothing left to count"

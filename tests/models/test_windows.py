@@ -29,7 +29,7 @@ def book_of(hours: list[int], seed: int = 0, version: int = 1) -> tuple[Book, np
 
 @given(HOURS, st.integers(-2_100, 2_100))
 def test_a_window_holds_the_hours_before_the_one_that_is_not_complete(hours: list[int], newest: int) -> None:
-    """The last 1, 24, 168 and 720 complete hours; the hour of the newest observation is in none of them."""
+    """The last 1, 24, 168 and 720 complete hours; the one that is not complete is in none of them."""
     book, sums = book_of(hours)
     for name, length in WINDOW_HOURS.items():
         inside = [newest - length <= hour < newest for hour in hours]
@@ -39,6 +39,30 @@ def test_a_window_holds_the_hours_before_the_one_that_is_not_complete(hours: lis
     assert list(days) == sorted({hour // 24 for hour in hours if hour // 24 < newest // 24})
     for day, found in days.items():
         np.testing.assert_array_equal(found, sums[[hour // 24 == day for hour in hours]].sum(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "newest"),
+    [
+        ({}, None),
+        ({-3: 1}, -3),
+        ({1: 40, 2: 40, 3: 4}, 3),  # well under way
+        ({1: 40, 2: 40, 3: 3}, 2),  # just begun
+        ({hour: 20 + (hour >= 12) for hour in range(100, 130)} | dict.fromkeys(range(130, 142), 1), 129),
+        ({1: 100, 2: 12, 3: 9}, 2),  # a night that is quiet goes on
+        ({hour: 100 if hour < 10 else 1 for hour in range(40)}, 39),  # nearly all died a day ago
+        ({1: 100, 200: 1}, 200),
+    ],
+)
+def test_an_hour_counts_once_it_is_well_under_way(pairs: dict[int, int], newest: int | None) -> None:
+    """A tenth of the fullest hour of the day before is enough; a clock that runs ahead ends no window of the others."""
+    book = Book()
+    for version, share in ((1, 0.75), (2, 0.25)):
+        sums = np.zeros((len(pairs), len(LEADS) + 1, len(COLUMNS)))
+        sums[:, -1, COLUMNS["pairs"]] = [4 * count * share for count in pairs.values()]
+        if pairs:
+            book.add(version, LEADS, np.array(list(pairs)), sums)
+    assert book.newest_hour() == newest
 
 
 @given(HOURS, HOURS)

@@ -80,7 +80,7 @@ def test_a_bar_is_as_long_as_its_share(share: float, wanted: str) -> None:
 
 def test_what_is_not_known_is_a_dash_and_null() -> None:
     """A figure without pairs is no number: a dash in the table, null in JSON, and nothing that JSON does not know."""
-    report = Report("m", Aliases(1, None, None, 0), {}, newest_ms=3 * 86_400_000, book=book_of({1: 0.5}))
+    report = Report("m", Aliases(1, None, None, 0), {}, newest_ms=3 * 86_400_000, book=book_of({1: 0.5, 3: 0.9}))
     body = json.loads(json.dumps(report.as_json([1], ["1h", "7d", "life"])), parse_constant=pytest.fail)
     windows = body["versions"][0]["windows"]
     assert windows["7d"]["scaled"]["all"] == {
