@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from worker.sections import KafkaSettings, ModelSettings, NetworkSettings, RedisSettings, TrainingSettings
+    from worker.sections import (
+        KafkaSettings,
+        ModelSettings,
+        MonitorSettings,
+        NetworkSettings,
+        RedisSettings,
+        TrainingSettings,
+    )
 
 MAX_RING_STEPS = 1_000_000
 MAX_HELD_OUT = 0.6
@@ -58,6 +65,15 @@ def of_services(kafka: KafkaSettings, redis: RedisSettings) -> Iterator[str]:
         yield "kafka.password and kafka.password_file are both set: leave one out"
     if redis.password is not None and redis.password_file:
         yield "redis.password and redis.password_file are both set: leave one out"
+
+
+def of_monitor(monitor: MonitorSettings) -> Iterator[str]:
+    """What contradicts itself in [monitor]: one that leads must be able to say so again before it counts as silent."""
+    if monitor.lease.ms < 2 * monitor.poll.ms:
+        yield (
+            f"monitor.lease = {monitor.lease} is below twice monitor.poll = {monitor.poll}: "
+            "monitors would take over from each other all the time: set a longer lease"
+        )
 
 
 def of_training(training: TrainingSettings) -> Iterator[str]:

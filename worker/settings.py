@@ -381,6 +381,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         settings.network, settings.period_steps, settings.ring_steps, settings.ring_steps_needed
     )
     yield from contradictions.of_services(settings.kafka, settings.redis)
+    yield from contradictions.of_monitor(settings.monitor)
     yield from contradictions.of_training(settings.training)
 
 

@@ -101,6 +101,7 @@ def test_environment_wins_over_file_wins_over_default(tmp_path: Path, monkeypatc
         ('[redis]\nurl = "http://here"\n', "redis.url = 'http://here'"),
         ('[redis]\npassword = "secret"\n', "redis.password stands in the file: set KILLICK_REDIS__PASSWORD"),
         ('[redis]\nurl = "redis://:secret@here/0"\n', "redis.url holds a password"),
+        ('[monitor]\nlease = "1s"\n', "monitor.lease = 1s is below twice monitor.poll = 1s"),
         ("[training]\nvalidation = 0.4\nevaluation = 0.4\n", "is above 0.6 of the span"),
         ("[model\n", "is not TOML"),
     ],
