@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,12 +82,28 @@ class Folder:
             folder, _, base = target.rpartition("/")
             self._fs.create_dir(folder, recursive=True)
             part = f"{folder}/.{base}.{secrets.token_hex(4)}{PART}"
-            self._put(part, data)
-            if self._on_disk:
-                _force(part)
-            self._fs.move(part, target)
+            try:
+                self._put(part, data)
+                if self._on_disk:
+                    _force(part)
+                self._fs.move(part, target)
+            except OSError:
+                with suppress(OSError):  # it may not be there; it would fill a disk that is full already
+                    self._fs.delete_file(part)
+                raise
             if self._on_disk:
                 _force(folder)
+
+    def probe(self, folder: str) -> None:
+        """Write a small file and remove it again, to see whether that can be done.
+
+        Raises:
+            ArchiveError: it can't be done.
+        """
+        name = f"{folder}/probe"
+        self.write(name, b"written by killick doctor\n")
+        with self._telling(name, "removed"):
+            self._fs.delete_file(self._at(name))
 
     def sweep(self, folder: str) -> None:
         """Remove what writers left half written long before the newest file came.

@@ -79,6 +79,7 @@ def _examine(loaded: Loaded, partitions: int | None, series: int, skip_network_t
     yield from _guarded("kafka", _kafka(settings, partitions))
     facts: dict[str, Any] = {}
     yield from _guarded("redis", _redis(settings, facts))
+    yield from _guarded("archive", _archive(settings))
     yield from _guarded("memory", examine.of_sizing(_load(settings, series), examine.memory_limit(facts)))
     if not skip_network_test:
         yield from _guarded("network", _network(settings))
@@ -124,8 +125,21 @@ def _redis(settings: Settings, facts: dict[str, Any]) -> Iterator[Finding]:
         yield from examine.of_redis(facts, promised, now_ms, seconds * 1_000 + microseconds // 1_000)
         calling(client.function_list)
         yield Finding("ok", "redis functions", "the ledger's functions can be loaded")
+        monitored = wiring.monitored(settings, client)
+        yield examine.of_monitor(runs=monitored.runs, behind=monitored.behind, kept=monitored.kept)
     finally:
         client.close()
+
+
+def _archive(settings: Settings) -> Iterator[Finding]:
+    path = settings.archive.path
+    if not path:
+        yield Finding("ok", "archive", "none is kept: what Redis lets go is gone")
+        return
+    from consumers.archive_store import Folder
+
+    Folder(path).probe(settings.model.name)
+    yield Finding("ok", "archive", f"{path!r} can be written")
 
 
 def _load(settings: Settings, series: int) -> examine.Load:

@@ -167,6 +167,19 @@ def _broken_tail(name: str, version: tuple[int, ...], appendonly: str, load_trun
     )
 
 
+def of_monitor(*, runs: bool, behind: int, kept: bool) -> Finding:
+    """What a monitor that stopped costs; `behind`: records that none counted, `kept`: the ledger keeps them for one."""
+    if not runs and kept and behind:
+        return Finding(
+            "warn",
+            "monitor",
+            f"none runs, and {behind:,} records wait for one: Redis keeps their blocks until it is full",
+            "start `killick monitor`; if none is to run any more, `killick monitor --leave`",
+        )
+    work = "runs" if runs else "none runs: nobody watches skill and drift"
+    return Finding("ok", "monitor", f"{work}; {behind:,} records are not counted")
+
+
 @dataclass(frozen=True)
 class Load:
     """The numbers that memory follows from."""

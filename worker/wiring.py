@@ -311,6 +311,8 @@ class Monitored(NamedTuple):
 
     runs: bool
     offsets: dict[int, int]
+    behind: int  # records that are not counted, of all partitions
+    kept: bool  # whether a ledger keeps them until they are
 
 
 def monitored(settings: Settings, client: Client) -> Monitored:
@@ -318,13 +320,16 @@ def monitored(settings: Settings, client: Client) -> Monitored:
     from worker.store import ModelStore, PartitionStore
 
     name = settings.model.name
-    offsets = {}
+    offsets, behind, kept = {}, 0, False
     for ledger in ledgers(settings, client):
-        place = PartitionStore(client, name, ledger.partition).standing()
+        store = PartitionStore(client, name, ledger.partition)
+        place = store.standing()
         head = ledger.head()
         waits = head is not None and ledger.read_blocks(place.place, 1, head.next)[0]
         offsets[ledger.partition] = place.offset if waits or head is None else head.next  # refusals make no block
-    return Monitored(ModelStore(client, name).led(), offsets)
+        behind += head.next - offsets[ledger.partition] if head is not None else 0
+        kept |= "monitor" in store.needed()
+    return Monitored(ModelStore(client, name).led(), offsets, behind, kept)
 
 
 def leave_ledgers(settings: Settings, client: Client) -> int:

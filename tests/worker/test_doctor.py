@@ -16,7 +16,7 @@ from models.server import connect, promise, server_facts
 from tests.conftest import require
 from tests.services.redis import REDIS_MISSING, VALKEY_MISSING, RedisServer, redis_binary, valkey_binary
 from worker import cli, doctor
-from worker.doctor import Finding
+from worker.doctor import Finding, of_monitor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +142,16 @@ def told(server: RedisServer, subject: str) -> Finding:
     return finding
 
 
+STANDINGS = [(True, 7, True), (False, 0, True), (False, 7, False), (False, 0, False)]  # runs, behind, kept
+
+
+def test_warns_of_blocks_that_wait_for_a_monitor() -> None:
+    """One that stopped makes Redis keep what it has not counted; one that never ran, or is not to run, does not."""
+    assert of_monitor(runs=False, behind=7, kept=True).status == "warn"
+    assert "7 records wait" in of_monitor(runs=False, behind=7, kept=True).message
+    assert {of_monitor(runs=r, behind=b, kept=k).status for r, b, k in STANDINGS} == {"ok"}
+
+
 def test_exit_code_tells_failed_from_unreachable() -> None:
     """Warnings are 0, failures 1, and 3 where a service did not answer."""
     warn, fail = Finding("warn", "a", "b"), Finding("fail", "a", "b")
@@ -193,6 +203,13 @@ def test_doctor_finds_creates_and_tests(
     assert code == 0
     assert {found[f"topic {topic}"] for topic in names.values()} == {"ok"}
     assert found["network"] == found["redis version"] == found["redis functions"] == "ok"
+    assert found["monitor"] == found["archive"] == "ok"
+    (tmp_path / "file").touch()
+    code, found = examined(environment | {"KILLICK_ARCHIVE__PATH": str(tmp_path / "archive")}, "--skip-network-test")
+    assert (code, found["archive"]) == (0, "ok")
+    assert list((tmp_path / "archive").glob("*/*")) == []
+    code, found = examined(environment | {"KILLICK_ARCHIVE__PATH": "/dev/null/archive"}, "--skip-network-test")
+    assert (code, found["archive"]) == (1, "fail")
 
 
 def test_doctor_says_that_services_are_away(
