@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 a service can't 
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import logging
@@ -22,6 +23,7 @@ from worker.session import Session
 INTERRUPTED = 130
 FAILED = 1
 START_OBJECTS = 100_000
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 # name -> (module, attribute, line of help). The module is imported only when its command runs.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -120,9 +122,10 @@ def run(arguments: list[str], errors: TextIO) -> int:
     except Exception as error:  # noqa: BLE001 - the outermost edge: whatever is left is a defect of ours
         if logging.getLogger().isEnabledFor(logging.DEBUG) or "DEBUG" in (word.upper() for word in arguments):
             traceback.print_exception(error, file=errors)
-        kind = type(error).__name__
-        cure = "this is a defect: run again with --log-level DEBUG for the traceback"
-        print(f"killick: {kind}: {error}: {cure}", file=errors)
+        said = f"{type(error).__name__}: {error}: this is a defect: run again with --log-level DEBUG for the traceback"
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            said = f"what was to be written has no room ({error}): make some, or write elsewhere"
+        print(f"killick: {said}", file=errors)
         return FAILED
     return code if isinstance(code, int) else 0
 

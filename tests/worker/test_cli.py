@@ -54,6 +54,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (ConfigError("no such key"), 2, "killick: no such key\n"),
         (ServiceUnreachable("Redis did not answer"), 3, "killick: Redis did not answer\n"),
         (KeyboardInterrupt(), 130, ""),
+        (OSError(28, "No space left on device"), 1, "has no room ([Errno 28] No space left on device): make some"),
         (
             ZeroDivisionError("by 0"),
             1,
