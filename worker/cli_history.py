@@ -102,8 +102,8 @@ def read(
     return history
 
 
-def moment_ms(text: str, first_ms: int) -> int:
-    """Epoch milliseconds of an ISO time, of epoch milliseconds, or of a length counted from `first_ms`.
+def moment_ms(text: str, first_ms: int | None = None) -> int:
+    """Epoch milliseconds of an ISO time, of epoch milliseconds, or of a length counted from `first_ms`, if given.
 
     Raises:
         ConfigError: none of these.
@@ -115,6 +115,8 @@ def moment_ms(text: str, first_ms: int) -> int:
     try:
         moment = datetime.fromisoformat(text.strip())
     except ValueError:
+        if first_ms is None:
+            raise ConfigError(f"{text!r} is not a time", "write 2013-03-01 or 2013-03-01T06:00:00Z") from None
         try:
             return first_ms + parse_duration(text).ms
         except ConfigError:

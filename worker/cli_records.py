@@ -54,8 +54,8 @@ def pairs(
 
     settings = session.settings()
     bounds = {
-        "since_ms": moment_ms(since, 0) if since is not None else None,
-        "until_ms": moment_ms(until, 0) if until is not None else None,
+        "since_ms": moment_ms(since) if since is not None else None,
+        "until_ms": moment_ms(until) if until is not None else None,
     }
     tables = _tables(settings, series, wanted, bounds)
     first = next(tables, None)  # what can't be read is said before anything is written

@@ -82,7 +82,7 @@ def skill(
         else:
             from worker.cli_history import moment_ms
 
-            bounds = [moment_ms(text, 0) if text is not None else None for text in (since, until)]
+            bounds = [moment_ms(text) if text is not None else None for text in (since, until)]
             skill_counted.of_backfill(settings, asked, *bounds)
         return
     _show(settings, asked)

@@ -161,7 +161,7 @@ class PartitionMonitor:
             self._count(filled, change, fed)
         except DataError as error:
             raise DataError(
-                f"partition {self.partition}: the blocks after offset {self.offset} don't follow those before ({error})",
+                f"partition {self.partition}: the blocks after offset {self.offset} don't follow the others ({error})",
                 "the ledger is damaged, or this killick has a defect: `killick doctor`, restore Redis from a backup",
             ) from error
         self._store.advance(change)
