@@ -189,9 +189,9 @@ def test_moments_are_times_or_lengths_from_the_start(text: str, ms: int) -> None
 
 def test_what_is_no_moment_is_refused() -> None:
     """Text that is neither a time nor a length is refused; a length too, where there is no beginning to count from."""
-    with pytest.raises(ConfigError, match="'tomorrow' is not a time.* or 56d"):
+    with pytest.raises(ConfigError, match=r"'tomorrow' is not a time.* or 56d"):
         moment_ms("tomorrow", 0)
-    with pytest.raises(ConfigError, match="'56d' is not a time: write 2013-03-01 or 2013-03-01T06:00:00Z$"):
+    with pytest.raises(ConfigError, match=r"'56d' is not a time: write 2013-03-01 or 2013-03-01T06:00:00Z$"):
         moment_ms("56d")
 
 
