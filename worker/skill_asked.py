@@ -69,17 +69,24 @@ class Asked:
 
     def show(self, console: Console, heading: str, scores: Scores, windows: Sequence[str], trend: str = "") -> None:
         """Print the tables of one version."""
-        from worker.skill_view import daily_line, leads_table, title, trend_line, windows_table  # noqa: PLC0415 - rich
+        from worker.skill_view import (  # noqa: PLC0415 - rich
+            daily_line,
+            leads_table,
+            print_whole,
+            title,
+            trend_line,
+            windows_table,
+        )
 
         console.print()
         if self.by_lead:
             window = self.window or (NEEDED_WINDOW if NEEDED_WINDOW in windows else windows[-1])
             console.print(title(heading, f"window {window}, {self.scaling} errors"))
-            console.print(leads_table(scores, window, self.scaling))
+            print_whole(console, leads_table(scores, window, self.scaling))
             return
         lead = self.one_lead(scores.leads)
         console.print(title(heading, f"lead {lead}, {self.scaling} errors"))
-        console.print(windows_table(scores, windows, lead, self.scaling))
+        print_whole(console, windows_table(scores, windows, lead, self.scaling))
         at = [*map(str, scores.leads), POOLED].index(lead)
         console.print(daily_line(scores.daily(at, self.scaling), console.width))
         if trend:

@@ -162,7 +162,7 @@ def _part(found: BySeries, count: int, against: str, asked: Asked) -> dict[str, 
 
 
 def _show_worst(parts: Mapping[int, Mapping[str, Any]], note: str, against: str, until: str) -> None:
-    from worker.skill_view import quantiles_line, title, worst_table  # noqa: PLC0415 - rich
+    from worker.skill_view import print_whole, quantiles_line, title, worst_table  # noqa: PLC0415 - rich
 
     console = terminal()
     console.print(f"series by skill against {against}; {until}")
@@ -171,7 +171,7 @@ def _show_worst(parts: Mapping[int, Mapping[str, Any]], note: str, against: str,
         console.print(title(f"version {number}", f"{part['series']:,} series, {note}"))
         console.print(quantiles_line(part["quantiles"]))
         if part["worst"]:
-            console.print(worst_table(part["worst"]))
+            print_whole(console, worst_table(part["worst"]))
 
 
 def _scores(book: Book, version: int, newest_hour: int, windows: Sequence[str]) -> Scores:

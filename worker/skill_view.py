@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +16,7 @@ from worker.skill_report import day_words, measures
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from models.windows import Figures, Scaling
     from worker.drift_told import Told
@@ -25,6 +26,7 @@ SIGNS = "▁▂▃▄▅▆▇█"
 MOST_DAYS = 60
 NEWEST_DRIFTS = 5
 BAR = 20  # signs
+WIDEST = 1_000  # signs of a table
 HEADINGS = {
     "skill_persistence": "against\npersistence",
     "skill_seasonal": "against\nseasonal",
@@ -35,6 +37,7 @@ HEADINGS = {
 }
 RATIOS = {"skill_persistence": "+.3f", "skill_seasonal": "+.3f", "mase": ".3f"}
 SMALL, LARGE = 0.0005, 10_000.0  # errors that three decimals don't suit
+HUGE = 1e9  # a number that nobody reads digit by digit: weights that explode make such
 
 
 def head_lines(report: Report) -> list[Text]:
@@ -76,6 +79,14 @@ def worst_table(worst: Sequence[Mapping[str, Any]]) -> Table:
     for one in worst:
         table.add_row(f"  {one['series']}", f"{one['count']:,}", *(_cell(one[name], name) for name in HEADINGS))
     return table
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table so wide that no number is cut, on a narrow terminal too."""
+    width = console.width
+    console.width = max(width, Measurement.get(console, console.options.update(width=WIDEST), table).maximum)
+    console.print(table)
+    console.width = width
 
 
 def quantiles_line(quantiles: Mapping[str, float | None]) -> Text:
@@ -194,9 +205,11 @@ def _cells(found: Figures, at: int) -> list[str]:
 def _cell(value: float | None, name: str) -> str:
     if value is None:
         return "-"
+    sign, size = "+" if name == "bias" or name.startswith("skill") else "", abs(value)
+    if size >= HUGE:
+        return f"{value:{sign}.1e}"
     if name in RATIOS:
         return f"{value:{RATIOS[name]}}"
-    sign, size = "+" if name == "bias" else "", abs(value)
     if size >= LARGE:
         return f"{value:{sign},.0f}"
     return f"{value:{sign}.3f}" if size >= SMALL or size == 0 else f"{value:{sign}.1e}"

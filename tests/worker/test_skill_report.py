@@ -94,13 +94,29 @@ def test_what_is_not_known_is_a_dash_and_null() -> None:
     assert rows[1].split() == ["7d", "2", "+0.500", "-", "0.000", "0.000", "+0.000", "-"]
 
 
-@pytest.mark.parametrize(("mae", "shown"), [(0.25, "0.250"), (3e-7, "3.0e-07"), (123_456.7, "123,457"), (0.0, "0.000")])
+@pytest.mark.parametrize(
+    ("mae", "shown"),
+    [(0.25, "0.250"), (3e-7, "3.0e-07"), (123_456.7, "123,457"), (0.0, "0.000"), (3e44, "3.0e+44")],
+)
 def test_errors_of_any_size_can_be_read(mae: float, shown: str) -> None:
     """Three decimals where they say something; else the power of ten, or whole numbers."""
     row = sums(0.5)
     row[:, COLUMNS["absolute"]] = 2 * mae
     table = windows_table(Scores(LEADS, {"life": row}, {}), ["life"], "1", "unscaled")
     assert text_of(table).splitlines()[-1].split()[4] == shown
+
+
+def test_a_narrow_terminal_cuts_no_number() -> None:
+    """Where the table is wider than the terminal, its lines are longer than that; and so is no ratio, however bad."""
+    scores = Scores(LEADS, {"life": sums(-1e57)}, {})
+    asked = Asked(None, "life", None, by_lead=False, scaling="scaled", as_json=False, as_csv=False)
+    shown = {}
+    for width in (40, 80):
+        console = Console(width=width, file=io.StringIO(), record=True)
+        asked.show(console, "version 1", scores, ["life"])
+        shown[width] = next(line for line in console.export_text().splitlines() if line.startswith("  life"))
+    assert shown[40].split() == shown[80].split()
+    assert shown[40].split()[2] == "-1.0e+57"
 
 
 def test_a_detector_is_shown_beside_its_threshold() -> None:
