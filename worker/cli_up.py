@@ -21,7 +21,7 @@ MOST_CONSUMERS = 256
     default=1,
     show_default=True,
     metavar="N",
-    help="How many consumers; the first at http.port, each further one at the next port that is not taken.",
+    help="How many consumers; the first at http.port, each further one at the next port that none of them has.",
 )
 @click.option("--monitor/--no-monitor", default=True, help="With the drift monitor, at monitor.port, or without it.")
 @click.option(

@@ -73,7 +73,7 @@ class Part:
 def parts(settings: Settings, counts: Mapping[str, int], words: Sequence[str]) -> list[Part]:
     """What is to run: so many of each kind, each with a port of its own; `words` begin their command lines.
 
-    The first of a kind takes the port of its setting, the next ones those above it that nobody has; 0 takes free ones.
+    The first of a kind takes the port of its setting, the next ones those above it that none has; 0 takes free ones.
 
     Raises:
         ConfigError: the settings allow one consumer only.
