@@ -236,14 +236,6 @@ class Archive:
         manifest, _ = self._manifest(partition)
         return manifest.roster if manifest is not None else ()
 
-    def partitions(self) -> list[int]:
-        """The partitions that have a folder.
-
-        Raises:
-            ArchiveError: the archive can't be listed.
-        """
-        return sorted(int(name) for name in self._folder.folders(self.model) if name.isdecimal())
-
     def _at(self, partition: int) -> str:
         return f"{self.model}/{partition}"
 

@@ -44,17 +44,6 @@ class Folder:
             found = self._fs.get_file_info(selector)
             return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
-    def folders(self, folder: str = "") -> list[str]:
-        """The folders in a folder of it, sorted.
-
-        Raises:
-            ArchiveError: it can't be listed.
-        """
-        with self._telling(folder, "listed"):
-            selector = fs.FileSelector(self._at(folder), allow_not_found=True)
-            found = self._fs.get_file_info(selector)
-            return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
-
     def read(self, name: str) -> bytes | None:
         """The bytes of a file; None: it is not there.
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from consumers.archive import Archive
 from consumers.archive_history import Histories
 from consumers.history import History
 from models.errors import ArchiveError
@@ -42,7 +41,6 @@ def test_a_history_comes_back_as_it_was(tmp_path: Path) -> None:
     for history in several:
         assert digest(histories.read(digest(history))) == digest(history)
     assert len(list((tmp_path / "m" / "history").iterdir())) == 2
-    assert Archive(str(tmp_path), "m").partitions() == []
 
 
 def test_pandas_reads_a_history(tmp_path: Path) -> None:
