@@ -32,6 +32,7 @@ ASKING_TREND = "30d"  # a week falls too often by chance (docs/drift.md)
 OVER_BELOW = 0.8  # of its threshold: then an input's drift is over; between, it may go to and fro
 STEADY_P = 0.5  # from which p-value on a fall of skill is over
 KEPT_DRIFTS = 50
+TRIGGER = "drift"  # of what is asked for here
 LOSS_DETECTORS = ("adwin", "page_hinkley")
 
 
@@ -53,6 +54,7 @@ class DriftWatch:
         self._new: list[float] = []  # losses that are not stored yet
         self._forget = 0
         self._requests: list[Request] = []
+        self._moot = ""  # the trigger whose requests were about a version that answers no more
         self._changed = False
         self.state = State()
         self._detectors = LossDrift(limits)
@@ -66,16 +68,20 @@ class DriftWatch:
         self._revision, state = self._store.drift()
         self.state = read_told(state, State)
         self._detectors = LossDrift(self._limits, self.state.loss, self._store.drift_losses())
-        self._new, self._forget, self._requests, self._changed = [], 0, [], False
+        self._all_saved()
 
     def feed(self, losses: Iterable[StepLoss], now_ms: int) -> None:
-        """Show the detectors the losses of steps that are over."""
+        """Show the detectors the losses of steps that are over.
+
+        Where another version answers, all begins anew, and nothing is asked for because of the one before any more.
+        """
         for step, version, loss in losses:
             if version != self.state.version:
                 self._forget += len(self._detectors.losses)
                 self.state.version = version
                 self.state.raised.clear()
                 self._detectors = LossDrift(self._limits)
+                self._moot, self._requests = TRIGGER, []
             before = self._detectors.forgotten
             drifts = self._detectors.add(loss)
             self._new.append(loss)
@@ -150,9 +156,12 @@ class DriftWatch:
         if not self._changed:
             return
         state = msgspec.msgpack.encode(self.state)  # JSON knows no NaN
-        self._store.change_drift(self._revision, state, self._new, self._forget, self._requests)
+        self._store.change_drift(self._revision, state, self._new, self._forget, self._requests, self._moot)
         self._revision += 1
-        self._new, self._forget, self._requests, self._changed = [], 0, [], False
+        self._all_saved()
+
+    def _all_saved(self) -> None:
+        self._new, self._forget, self._requests, self._moot, self._changed = [], 0, [], "", False
 
     def _once(self, name: str, drift: Drift | None, over: bool, step: int, now_ms: int) -> None:  # noqa: FBT001
         """Raise what was not there before; only when it is clearly `over` it may come again."""
@@ -182,7 +191,7 @@ class DriftWatch:
         self._requests.append(
             Request(
                 id=uuid.uuid4().hex,
-                trigger="drift",
+                trigger=TRIGGER,
                 goal="restore" if lost or trend is None else trend.goal,
                 why="; ".join(drift.words for drift in drifts),
                 evidence=evidence,

@@ -85,7 +85,8 @@ local function release(keys, args)
 end
 
 -- KEYS: lease, drift, losses, requests
--- ARGV: token, revision expected, state, n, n losses, losses to forget (the oldest first, of all), requests …
+-- ARGV: token, revision expected, state, n, n losses, losses to forget (the oldest first, of all), trigger whose
+--       requests are moot by now ('' for none), requests …
 -- State of the detectors, the losses that they were fed and what they ask for move together. A lease that ran out is
 -- nobody's: then the revision alone says whether anyone else was at work.
 local function drift(keys, args)
@@ -97,7 +98,12 @@ local function drift(keys, args)
   local n = tonumber(args[4])
   for i = 5, 4 + n do redis.call('RPUSH', keys[3], args[i]) end
   if tonumber(args[5 + n]) > 0 then redis.call('LTRIM', keys[3], args[5 + n], -1) end
-  for i = 6 + n, #args do redis.call('XADD', keys[4], '*', 'request', args[i]) end
+  if args[6 + n] ~= '' then
+    for _, entry in ipairs(redis.call('XRANGE', keys[4], '-', '+')) do
+      if cjson.decode(entry[2][2]).trigger == args[6 + n] then redis.call('XDEL', keys[4], entry[1]) end
+    end
+  end
+  for i = 7 + n, #args do redis.call('XADD', keys[4], '*', 'request', args[i]) end
   redis.call('HSET', keys[2], 'revision', revision + 1, 'state', args[3], 'by', args[1])
   return {'ok'}
 end

@@ -223,11 +223,17 @@ class ModelStore:
         return [struct.unpack("<d", loss)[0] for loss in found]
 
     def change_drift(
-        self, revision: int, state: bytes, losses: Sequence[float], forget: int, requests: Sequence[Request]
+        self,
+        revision: int,
+        state: bytes,
+        losses: Sequence[float],
+        forget: int,
+        requests: Sequence[Request],
+        moot: str = "",
     ) -> None:
         """Put down the detectors' state after `losses` more, of all of which the oldest are let go; and ask.
 
-        Where no answer came, call again with the same words.
+        `moot`: before that, requests of this trigger are let go. Where no answer came, call again with the same words.
 
         Raises:
             FencedError: another monitor leads.
@@ -236,7 +242,7 @@ class ModelStore:
         """
         arguments: list[bytes | str | int] = [self._token, revision, state, len(losses)]
         arguments += [struct.pack("<d", loss) for loss in losses]
-        arguments += [forget, *(msgspec.json.encode(request) for request in requests)]
+        arguments += [forget, moot, *(msgspec.json.encode(request) for request in requests)]
         reply = self._function("drift", ["lease", "drift", "drift_losses", "requests"], arguments)
         _judge(reply, "the detectors' state")
 

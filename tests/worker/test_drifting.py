@@ -147,6 +147,21 @@ def test_another_version_begins_anew(client: Client) -> None:
     assert watch_of(client).state.version == 2
 
 
+def test_another_version_ends_what_was_asked_for(client: Client) -> None:
+    """Requests about the version before are moot, also those that are not stored yet; those of the new one stay."""
+    watch, store = watch_of(client), ModelStore(client, "m")
+    watch.feed(losses_of(1)[:-20], NOW_MS)
+    watch.save()
+    assert {request.evidence["version"] for request in store.requests()} == {1}
+    later = [StepLoss(5_000 + one.step, 2, one.loss) for one in losses_of()]
+    watch.feed([*losses_of(1)[-20:], *later], NOW_MS)
+    watch.save()
+    assert {request.evidence["version"] for request in store.requests()} == {2}
+    watch.feed([StepLoss(9_000, 3, 1.0)], NOW_MS)
+    watch.save()
+    assert store.waiting() == (0, None)
+
+
 def watched(values: np.ndarray) -> Watched:
     """A version that was trained on one feature."""
     sample = values[:, None]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -247,3 +248,7 @@ def test_drift_state_losses_and_requests_move_together_and_once(client: Client) 
     with pytest.raises(OffsetConflict):
         other.change_drift(2, b"fourth", [6.0], 0, [])
     assert (other.drift(), len(other.requests())) == ((3, b"third"), 2)
+    by_hand = msgspec.structs.replace(request(4), trigger="person")
+    other.change_drift(3, b"fourth", [], 0, [by_hand])
+    other.change_drift(4, b"fifth", [], 0, [request(5)], moot="drift")
+    assert other.requests() == [by_hand, request(5)]
