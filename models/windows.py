@@ -30,7 +30,7 @@ LIFE = "life"
 WINDOWS = (*WINDOW_HOURS, LIFE)
 KEPT_HOURS = WINDOW_HOURS["30d"] + DAY_HOURS
 KEPT_DAYS = 400
-UNDER_WAY = 0.1  # of the pairs of the fullest hour of the day before
+UNDER_WAY = 0.1  # of the pairs of the fullest hour before it
 POOLED = "all"  # the lead that stands for all of them
 
 Scaling = Literal["scaled", "unscaled"]
@@ -98,16 +98,18 @@ class Book:
     def newest_hour(self) -> int | None:
         """The hour that is not complete yet, since 1970; None: there are no pairs.
 
-        The newest that holds at least a tenth as many pairs as the fullest of the day before it: a series whose
-        clock runs ahead moves no window for the others.
+        The newest that holds at least a tenth as many pairs as the fullest of the 24 hours with pairs before it: a
+        series whose clock runs ahead moves no window for the others, however far.
         """
         pairs: Counter[int] = Counter()
         for key, sums in self.sums.items():
             if key.kind == "hour":
                 pairs[key.at] += int(sums[-1, COLUMNS[PAIRS]])
-        for hour in sorted(pairs, reverse=True):
-            if pairs[hour] >= UNDER_WAY * max(pairs.get(hour - back, 0) for back in range(DAY_HOURS + 1)):
-                return hour
+        hours = sorted(pairs)
+        counts = [pairs[hour] for hour in hours]
+        for at in reversed(range(len(hours))):
+            if counts[at] >= UNDER_WAY * max(counts[max(0, at - DAY_HOURS) : at + 1]):
+                return hours[at]
         return None
 
     def outdated(self, newest_hour: int) -> set[Key]:

@@ -185,7 +185,8 @@ class Monitor:
                 counted += new
             one.monitor.keep_trails(now)
             if one.archiver is not None and one.monitor.newest is not None:
-                one.archiver.step(one.monitor.newest, one.monitor.offset, one.monitor.observations, now)
+                step = one.monitor.hour_under_way(one.monitor.newest) * HOUR_MS // self._form.interval_ms
+                one.archiver.step(step, one.monitor.offset, one.monitor.observations, now)
         self._feed(now, now_ms)
         return counted
 

@@ -197,7 +197,7 @@ class PartitionMonitor:
                 named, group = np.unique(hours, return_inverse=True)
                 touched |= self.book.add(version, one.leads, named, one.sums(group, len(named)))
                 lost |= self._lose(version, one, answering[one.block] == version, fed)
-        hour = change.newest * self._form.interval_ms // HOUR_MS
+        hour = self.hour_under_way(change.newest)
         outdated = self.book.outdated(hour)
         for key in outdated:
             del self.book.sums[key]
@@ -213,6 +213,11 @@ class PartitionMonitor:
         change.forget_losses = [key for key in self.losses if fed is not None and key[0] <= fed]
         for fed_already in change.forget_losses:
             del self.losses[fed_already]
+
+    def hour_under_way(self, newest: int) -> int:
+        """The hour of event time that is not complete; before there are pairs, that of the `newest` step."""
+        found = self.book.newest_hour()
+        return newest * self._form.interval_ms // HOUR_MS if found is None else found
 
     def _lose(self, version: int, scored: Scored, answered: np.ndarray, fed: int | None) -> set[tuple[int, int]]:
         """Add the losses of a version where it answered, by step; those of steps that are over come too late."""

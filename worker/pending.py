@@ -1,8 +1,8 @@
 """The losses of event-time steps that are not over yet, of all partitions; which of them are, in their order.
 
 A step is over when later steps have met as many forecasts as it has, and every partition that moves is past it: one
-series whose clock runs ahead ends no step for the others. It is over in any case once the newest step is so far
-ahead that no observation of it would be accepted any more.
+series whose clock runs ahead ends no step for the others. It is over in any case once so many later steps were met
+that no observation of it would be accepted any more.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ def complete(losses: Losses, *, until: int, ahead_steps: int) -> Iterator[StepLo
         counts[np.searchsorted(steps, step)] += count
         main[step] = max(main.get(step, (0, 0)), (count, version))
     later = counts.sum() - np.cumsum(counts)
-    for step, count, after in zip(steps.tolist(), counts.tolist(), later.tolist(), strict=True):
-        is_over = (after >= count and step < until) or step < int(steps[-1]) - ahead_steps
+    following = range(len(steps) - 1, -1, -1)
+    for step, count, after, steps_after in zip(steps.tolist(), counts.tolist(), later.tolist(), following, strict=True):
+        is_over = (after >= count and step < until) or steps_after > ahead_steps
         if not is_over:
             return
         version = main[step][1]

@@ -51,11 +51,12 @@ def test_a_window_holds_the_hours_before_the_one_that_is_not_complete(hours: lis
         ({hour: 20 + (hour >= 12) for hour in range(100, 130)} | dict.fromkeys(range(130, 142), 1), 129),
         ({1: 100, 2: 12, 3: 9}, 2),  # a night that is quiet goes on
         ({hour: 100 if hour < 10 else 1 for hour in range(40)}, 39),  # nearly all died a day ago
-        ({1: 100, 200: 1}, 200),
+        ({1: 100, 200: 1}, 1),  # a glitch
+        ({1: 100, 200: 1, 9_000: 60, 20_000: 2}, 9_000),
     ],
 )
 def test_an_hour_counts_once_it_is_well_under_way(pairs: dict[int, int], newest: int | None) -> None:
-    """A tenth of the fullest hour of the day before is enough; a clock that runs ahead ends no window of the others."""
+    """A tenth of the fullest of the 24 before it is enough; a clock that runs ahead ends no window of the others."""
     book = Book()
     for version, share in ((1, 0.75), (2, 0.25)):
         sums = np.zeros((len(pairs), len(LEADS) + 1, len(COLUMNS)))

@@ -104,6 +104,21 @@ def test_blocks_wait_until_trails_are_kept_behind_them(client: Client, monkeypat
     assert_same(monitor.book, wanted)
 
 
+def test_one_wrong_time_of_next_year_costs_no_sums(client: Client) -> None:
+    """Hours are let go by the hour that most are in, not by the newest."""
+    rows = [(f"s{i % 12}", 10_000 + i // 12, (float(i % 7), 1.0)) for i in range(600)]
+    stream = stream_of([*rows, ("s3", 19_000, (1.0, 1.0)), ("s3", 19_001, (2.0, 1.0))])
+    consumer = live(client, MODEL)
+    consumer.take(stream, 0, 602)
+    monitor = follower(client, MODEL)
+    count_all(monitor)
+    assert monitor.newest == 19_001
+    assert monitor.book.newest_hour() == 10_049
+    wanted = book_of(consumer.ledger)
+    assert len(wanted.sums) > 50
+    assert_same(monitor.book, wanted)
+
+
 def leave(client: Client) -> None:
     """As `killick monitor --leave` does."""
     store = PartitionStore(client, MODEL, 0, "leave")

@@ -34,11 +34,13 @@ def test_a_step_is_over_when_as_much_was_heard_of_later_ones() -> None:
 
 
 def test_one_clock_that_runs_ahead_ends_no_step() -> None:
-    """A single series far ahead is too little; beyond what is accepted ahead, the step is over in any case."""
-    losses = {(10, 1): (4, 2.0), (10 + AHEAD, 1): (1, 1.0)}
-    assert over(losses, 10 + AHEAD) == []
-    later = {(10, 1): (4, 2.0), (11 + AHEAD, 1): (1, 1.0)}
-    assert over(later, 5) == [StepLoss(10, 1, 0.5)]
+    """A single series is too little, however far ahead; after more steps than it may be ahead, one is over anyway."""
+    for ahead in (1, AHEAD, 9_000):
+        losses = {(10, 1): (4, 2.0), (10 + ahead, 1): (1, 1.0)}
+        assert over(losses, 10 + ahead) == []
+    later = {(10 + step, 1): (1, 1.0) for step in range(1, AHEAD + 1)}
+    assert over({(10, 1): (4, 2.0), **later}, 5) == []
+    assert over({(10, 1): (4, 2.0), **later, (99, 1): (1, 1.0)}, 5) == [StepLoss(10, 1, 0.5)]
 
 
 def test_the_loss_is_that_of_the_version_that_answered_most() -> None:
