@@ -121,7 +121,7 @@ class Ledger:
 
     def __init__(self, client: Client, model: str, partition: int, token: str = "") -> None:
         self._client = client
-        self._tag = f"killick:{{{model}/{partition}}}:"
+        self._tag = partition_tag(model, partition)
         self.partition = partition
         self.token = token
         self._last = token  # the last call of ours that was answered
@@ -391,6 +391,11 @@ _CURES = {
 
 def _field(first: int, offset: int) -> str:
     return f"{first}@{offset}"
+
+
+def partition_tag(model: str, partition: int) -> str:
+    """How the keys of a partition begin: on one node of a cluster."""
+    return f"killick:{{{model}/{partition}}}:"
 
 
 def block_position(after: int, sequence: int = (1 << 64) - 1) -> str:

@@ -77,7 +77,7 @@ class Registry:
     def __init__(self, client: Client, model: str) -> None:
         self._client = client
         self._model = model
-        self._tag = f"killick:{{{model}}}:"
+        self._tag = model_tag(model)
 
     def register(
         self,
@@ -284,6 +284,11 @@ class Registry:
 
     def _key(self, name: str) -> str:
         return self._tag + name
+
+
+def model_tag(model: str) -> str:
+    """How the keys of a model begin that are of no partition: on one node of a cluster."""
+    return f"killick:{{{model}}}:"
 
 
 def _aliases(found: Mapping[bytes, bytes]) -> Aliases:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from consumers.ledger import block_position
 from models.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Archiver:
             return
         self._begun, self._waiting = True, 0
         self._store.need("archive", max(self._place[0], 0))
-        place = f"{max(self._place[0], 0)}-{self._place[1]}"
+        place = block_position(*self._place)
         while True:
             blocks, place = self._ledger.read_blocks(place, READ_BLOCKS, offset)
             self._waiting += sum(map(len, blocks))
@@ -118,7 +119,7 @@ class Archiver:
 
     def _read(self, offset: int, observations: int) -> list[Block]:
         """Blocks after what is archived, of about so many observations; where the last one ends, more may come."""
-        place, found, size = f"{max(self._place[0], 0)}-{self._place[1]}", [], 0
+        place, found, size = block_position(*self._place), [], 0
         while size < observations:
             blocks, place = self._ledger.read_blocks(place, READ_BLOCKS, offset - 1)
             if not blocks:

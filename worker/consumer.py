@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,9 @@ from typing import TYPE_CHECKING
 from models.errors import ServiceUnreachable
 from worker import wiring
 from worker.metrics import ConsumerMetrics, Health, Pages
+from worker.serving import run_until_told
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from consumers.loop import Consumer
     from worker.settings import Settings
 
@@ -109,11 +107,4 @@ class Service:
 
 def serve(settings: Settings, *, accept_gap: bool = False) -> None:
     """Run one consumer until SIGTERM or SIGINT."""
-    service = Service(settings, accept_gap=accept_gap)
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        service.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    service.run()
+    run_until_told(Service(settings, accept_gap=accept_gap))

@@ -33,6 +33,10 @@ class Told(msgspec.Struct):
     others_day: int | None = None  # since 1970, on which these were judged
     format: int = FORMAT
 
+    def trends_of(self, version: int) -> dict[str, Trend]:
+        """How the skill of a version moves, by window; empty where that was not judged yet."""
+        return self.trends if version == self.version else self.others.get(version, {})
+
 
 ToldType = TypeVar("ToldType", bound=Told)
 

@@ -4,55 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from models.drift_limits import DETECTORS
-from models.windows import SCALINGS, WINDOWS, Book, figures
+from models.windows import SCALINGS, WINDOWS, figures
+from worker.monitoring import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
-    from models.drift_limits import Trend
 
 Words = TypeVar("Words", bound="Sequence[str]")  # the values of a metric's labels
 PEOPLE = "person"  # every actor that is no part of Killick: names of people are no labels
 AUTOMATIC = ("gate", "guard")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What the monitor shows of itself and of its model at one moment."""
-
-    leads: bool = False
-    redis_up: bool = False
-    observations: int = 0
-    newest_ms: int | None = None
-    newest_hour: int = 0
-    book: Book | None = None
-    versions: frozenset[int] = frozenset()
-    candidate: int | None = None
-    generation: int = 0
-    paused: bool = False
-    statistics: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
-    drifts: Mapping[str, int] = field(default_factory=dict)
-    trends: Mapping[str, Trend] = field(default_factory=dict)
-    lags: Mapping[int, int] = field(default_factory=dict)
-    blocks: Mapping[int, int] = field(default_factory=dict)
-    archive_lags: Mapping[int, int] = field(default_factory=dict)
-    archived: int = 0
-    archive_failures: int = 0
-    promotions: int = 0
-    rollbacks: Mapping[str, int] = field(default_factory=dict)  # by actor
-    requests: int = 0
-    oldest_request_s: float = 0.0
-    memory_bytes: int = 0
-    memory_limit_bytes: int = 0
 
 
 class MonitorMetrics:
@@ -124,7 +93,7 @@ class MonitorMetrics:
         yield self._gauge("skill_trend", "Daily skill falls (-1), stays (0), rises (1).", trends, "window")
 
     def _skill(self, shown: Shown) -> Iterator[Metric]:
-        book = shown.book or Book()
+        book = shown.book
         skill: dict[tuple[str, ...], float] = {}
         errors: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in ("mae", "rmse", "bias", "mase")}
         pairs: dict[tuple[str, ...], float] = {}
@@ -166,12 +135,3 @@ class MonitorMetrics:
             if value == value:  # noqa: PLR0124 - NaN: there is no such figure
                 family.add_metric([self._model, *words], float(value))
         return family
-
-
-def rollbacks_by_actor(events: Iterable[tuple[str, str]]) -> tuple[int, dict[str, int]]:
-    """How often was promoted, and rolled back by whom, from (event, actor)."""
-    promotions, rollbacks = 0, Counter[str]()
-    for event, actor in events:
-        promotions += event == "promote"
-        rollbacks[actor] += event == "rollback"
-    return promotions, {actor: count for actor, count in rollbacks.items() if count}

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from models.errors import LedgerError, ServiceUnreachable
 from models.server import memory
 from worker import wiring
 from worker.metrics import Health, Pages
-from worker.metrics_monitor import MonitorMetrics, Shown, rollbacks_by_actor
+from worker.metrics_monitor import MonitorMetrics
+from worker.monitoring import Shown
+from worker.serving import run_until_told
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from models.server import Client
     from worker.monitoring import Monitor
     from worker.settings import Settings
@@ -101,34 +101,13 @@ def shown(monitor: Monitor, store: ModelStore, client: Client) -> Shown:
     Raises:
         ServiceUnreachable: Redis did not answer.
     """
-    view = monitor.view()
-    if not view.leads or view.aliases is None:
-        return Shown(redis_up=True)
+    view = replace(monitor.view(), redis_up=True)
+    if not view.leads:
+        return view
     used, limit = memory(client)
-    promotions, rollbacks = rollbacks_by_actor(monitor.changes())
     waiting, oldest_ms = store.waiting()
-    state = monitor.drifts.state
-    return Shown(
-        leads=True,
-        redis_up=True,
-        observations=view.observations,
-        newest_ms=view.newest_ms,
-        newest_hour=view.newest_hour,
-        book=view.book,
-        versions=view.versions,
-        candidate=view.aliases.candidate,
-        generation=view.aliases.generation,
-        paused=view.aliases.paused,
-        statistics=state.statistics,
-        drifts=state.counts,
-        trends=state.trends,
-        lags=view.lags,
-        blocks=view.blocks,
-        archive_lags=view.archive_lags,
-        archived=view.archived,
-        archive_failures=view.archive_failures,
-        promotions=promotions,
-        rollbacks=rollbacks,
+    return replace(
+        view,
         requests=waiting,
         oldest_request_s=0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000),
         memory_bytes=used,
@@ -138,11 +117,4 @@ def shown(monitor: Monitor, store: ModelStore, client: Client) -> Shown:
 
 def serve(settings: Settings) -> None:
     """Run one monitor until SIGTERM or SIGINT."""
-    service = MonitorService(settings)
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        service.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    service.run()
+    run_until_told(MonitorService(settings))

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from models.drift_inputs import trained_inputs
 from models.errors import DataError, FencedError, KillickError, OffsetConflict
+from models.registry import Aliases
 from models.windows import HOUR_MS, Book
 from worker.drifting import recent_inputs
 from worker.partition_monitor import PartitionMonitor, Watched
 from worker.pending import complete, merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from models.audit import AuditEntry
-    from models.registry import Aliases, Registry
+    from models.drift_limits import Trend
+    from models.registry import Registry
     from models.scaling import SeriesForm
     from worker.archiving import Archiver
     from worker.drifting import DriftWatch
@@ -53,26 +55,34 @@ class Times:
     ahead_steps: int  # how far a step may lie ahead
 
 
-@dataclass
-class View:
-    """What is to be seen of the monitor after a step."""
+@dataclass(frozen=True)
+class Shown:
+    """What is to be seen of a monitor and of its model at one moment; the last ones are filled by its process."""
 
     leads: bool = False
-    aliases: Aliases | None = None
-    book: Book = field(default_factory=Book)
-    newest_ms: int | None = None
-    versions: frozenset[int] = frozenset()  # that run anywhere
     observations: int = 0
-    lags: dict[int, int] = field(default_factory=dict)
-    blocks: dict[int, int] = field(default_factory=dict)
-    archive_lags: dict[int, int] = field(default_factory=dict)
+    newest_ms: int | None = None
+    newest_hour: int = 0  # of event time: it is not complete yet
+    book: Book = field(default_factory=Book)
+    versions: frozenset[int] = frozenset()  # that run anywhere
+    candidate: int | None = None
+    generation: int = 0
+    paused: bool = False
+    promotions: int = 0
+    rollbacks: Mapping[str, int] = field(default_factory=dict)  # by actor
+    statistics: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    drifts: Mapping[str, int] = field(default_factory=dict)
+    trends: Mapping[str, Trend] = field(default_factory=dict)
+    lags: Mapping[int, int] = field(default_factory=dict)
+    blocks: Mapping[int, int] = field(default_factory=dict)
+    archive_lags: Mapping[int, int] = field(default_factory=dict)
     archived: int = 0
     archive_failures: int = 0
-
-    @property
-    def newest_hour(self) -> int:
-        """The hour of event time that is not complete yet."""
-        return self.book.newest_hour() or 0
+    redis_up: bool = False
+    requests: int = 0
+    oldest_request_s: float = 0.0
+    memory_bytes: int = 0
+    memory_limit_bytes: int = 0
 
 
 class Monitor:
@@ -97,7 +107,9 @@ class Monitor:
         self._seen: int | None = None  # the incumbent whose training was looked at
         self._judged: int | None = None  # the hour in which inputs and trend were judged last
         self._merged: Book | None = None
-        self._changes: list[AuditEntry] = []
+        self._aliases = Aliases(None, None, None, 0)
+        self._audited: int | None = None  # the generation that `_changes` is of
+        self._changes: tuple[int, Mapping[str, int]] = (0, {})
         self._doubted = False  # whether the last step met blocks that don't follow each other
         self.drifts = drifts
         self.leads = False
@@ -137,20 +149,33 @@ class Monitor:
             self._store.release()
         self._leave()
 
-    def view(self) -> View:
-        """What is to be seen now."""
+    def view(self) -> Shown:
+        """What is to be seen now.
+
+        Raises:
+            ServiceUnreachable: Redis did not answer.
+        """
         if not self.leads:
-            return View()
+            return Shown()
         monitors = [one.monitor for one in self._followed]
         archivers = [(o.monitor.partition, o.monitor, o.archiver) for o in self._followed if o.archiver is not None]
-        newest = self._newest()
-        return View(
+        newest, book, state = self._newest(), self._book(), self.drifts.state
+        promotions, rollbacks = self._promotions_and_rollbacks()
+        return Shown(
             leads=True,
-            aliases=self._registry.aliases(),
-            book=self._book(),
-            newest_ms=None if newest is None else newest * self._form.interval_ms,
-            versions=frozenset(seat.version for m in monitors for seat in m.seats if seat.leave_offset is None),
             observations=sum(m.observations for m in monitors),
+            newest_ms=None if newest is None else newest * self._form.interval_ms,
+            newest_hour=book.newest_hour() or 0,
+            book=book,
+            versions=frozenset(seat.version for m in monitors for seat in m.seats if seat.leave_offset is None),
+            candidate=self._aliases.candidate,
+            generation=self._aliases.generation,
+            paused=self._aliases.paused,
+            promotions=promotions,
+            rollbacks=rollbacks,
+            statistics=state.statistics,
+            drifts=state.counts,
+            trends=state.trends,
             lags={m.partition: m.lag for m in monitors},
             blocks={m.partition: m.blocks() for m in monitors},
             archive_lags={n: a.lag(m.offset) for n, m, a in archivers},
@@ -158,11 +183,12 @@ class Monitor:
             archive_failures=sum(a.failures for _, _, a in archivers),
         )
 
-    def changes(self) -> list[tuple[str, str]]:
-        """Every change of the registry: what, and by whom."""
-        if self._registry.audit(1) != self._changes[-1:]:
-            self._changes = self._registry.audit()
-        return [(entry.event, entry.actor) for entry in self._changes]
+    def _promotions_and_rollbacks(self) -> tuple[int, Mapping[str, int]]:
+        """As `rollbacks_by_actor`; the audit is read again when an alias moved, as both of them do."""
+        if self._aliases.generation != self._audited:
+            self._changes = rollbacks_by_actor((entry.event, entry.actor) for entry in self._registry.audit())
+            self._audited = self._aliases.generation
+        return self._changes
 
     def _step(self, now: float, now_ms: int) -> int:
         if not self._store.lease(self._times.lease_ms):
@@ -184,8 +210,8 @@ class Monitor:
                 one.moved_at = now
                 counted += new
             one.monitor.keep_trails(now)
-            if one.archiver is not None and one.monitor.newest is not None:
-                step = one.monitor.hour_under_way(one.monitor.newest) * HOUR_MS // self._form.interval_ms
+            if one.archiver is not None and one.monitor.hour is not None:
+                step = one.monitor.hour * HOUR_MS // self._form.interval_ms
                 one.archiver.step(step, one.monitor.offset, one.monitor.observations, now)
         self._feed(now, now_ms)
         return counted
@@ -218,7 +244,8 @@ class Monitor:
 
     def _watch_incumbent(self) -> None:
         """Count the inputs of late in the bins of what the incumbent was trained on."""
-        incumbent = self._registry.aliases().incumbent
+        self._aliases = self._registry.aliases()
+        incumbent = self._aliases.incumbent
         if incumbent == self._seen:
             return
         self._seen = incumbent
@@ -277,3 +304,12 @@ class Monitor:
         self._followed, self._merged, self._judged = [], None, None
         self._watched, self._seen = None, None
         self.leads = False
+
+
+def rollbacks_by_actor(events: Iterable[tuple[str, str]]) -> tuple[int, dict[str, int]]:
+    """How often was promoted, and rolled back by whom, from (event, actor)."""
+    promotions, rollbacks = 0, Counter[str]()
+    for event, actor in events:
+        promotions += event == "promote"
+        rollbacks[actor] += event == "rollback"
+    return promotions, {actor: count for actor, count in rollbacks.items() if count}

@@ -68,6 +68,7 @@ class PartitionMonitor:
         self._kept_at: float | None = None  # when they were, monotonic seconds
         self.place = START
         self.newest: int | None = None  # step
+        self.hour: int | None = None  # of event time: that most are in, before there are pairs that of the newest
         self.observations = 0
         self.next = 0  # where the ledger stands
         self._seen = 0  # up to where it was read: at its end there may be records that make no block
@@ -110,7 +111,8 @@ class PartitionMonitor:
         self.seats = self._ledger.roster()
         self.place, self.observations = standing.place, standing.observations
         self.newest = standing.newest if standing.observations else None
-        self.book, self.losses, self.inputs = self._store.book(), self._store.losses(), self._store.inputs()
+        (self.book, self.inputs), self.losses = self._store.sums(), self._store.losses()
+        self.hour = None if self.newest is None else self._hour_under_way(self.newest)
         if head is None or head.trimmed <= begin:  # else they lack what went meanwhile
             for first, recent in self._store.trails(standing.trails):
                 self._scorer.trails.restore(first, recent)
@@ -197,7 +199,7 @@ class PartitionMonitor:
                 named, group = np.unique(hours, return_inverse=True)
                 touched |= self.book.add(version, one.leads, named, one.sums(group, len(named)))
                 lost |= self._lose(version, one, answering[one.block] == version, fed)
-        hour = self.hour_under_way(change.newest)
+        self.hour = hour = self._hour_under_way(change.newest)
         outdated = self.book.outdated(hour)
         for key in outdated:
             del self.book.sums[key]
@@ -214,7 +216,7 @@ class PartitionMonitor:
         for fed_already in change.forget_losses:
             del self.losses[fed_already]
 
-    def hour_under_way(self, newest: int) -> int:
+    def _hour_under_way(self, newest: int) -> int:
         """The hour of event time that is not complete; before there are pairs, that of the `newest` step."""
         found = self.book.newest_hour()
         return newest * self._form.interval_ms // HOUR_MS if found is None else found

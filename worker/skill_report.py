@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +17,7 @@ from models.times import rfc3339
 from models.windows import DAY_HOURS, HOUR_MS, POOLED, SCALINGS, WINDOWS, Book, figures
 from worker import wiring
 from worker.drift_told import Told, read_told
-from worker.store import START, ModelStore, PartitionStore
+from worker.store import START, ModelStore, PartitionStore, counted_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -107,7 +108,7 @@ class Report:
     told: Told = field(default_factory=Told)
     requests: Sequence[Request] = ()
 
-    @property
+    @cached_property
     def newest_hour(self) -> int:
         """The hour that the windows end at: it is not complete yet."""
         return self.book.newest_hour() or 0
@@ -133,8 +134,7 @@ class Report:
 
     def trend_words(self, version: int, window: str = "30d") -> str:
         """How the skill of a version moves; empty where that was not judged yet."""
-        told = self.told
-        trends = told.trends if version == told.version else told.others.get(version, {})
+        trends = self.told.trends_of(version)
         return trends[window].words if window in trends else ""
 
     def as_json(self, versions: Sequence[int], windows: Sequence[str]) -> dict[str, Any]:
@@ -179,11 +179,9 @@ class Report:
         }
 
     def _trends(self, version: int) -> dict[str, Any]:
-        told = self.told
-        trends = told.trends if version == told.version else told.others.get(version, {})
         return {
             window: {name: finite(value) for name, value in msgspec.to_builtins(trend).items()}
-            for window, trend in trends.items()
+            for window, trend in self.told.trends_of(version).items()
         }
 
 
@@ -203,12 +201,11 @@ def read_report(settings: Settings, client: Client) -> Report:
         standing = store.standing()
         ran |= standing.place != START
         if head is not None:
-            counted = int(standing.place.partition("-")[0])
-            partitions.append(Progress(ledger.partition, counted, head.next))
+            partitions.append(Progress(ledger.partition, counted_to(standing, ledger, head), head.next))
         if standing.observations:
             observations += standing.observations
             newest = max(newest or 0, standing.newest or 0)
-            books.append(store.book())
+            books.append(store.sums()[0])
     book = Book()
     book.merge(books)
     return Report(

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from consumers.ledger import block_position
+from consumers.ledger import block_position, partition_tag
 from models.errors import FencedError, LedgerError, OffsetConflict
 from models.references import Recent
+from models.registry import model_tag
 from models.server import Client, call_function, calling
 from models.tally import COLUMNS, reported_leads
 from models.windows import KINDS, Book, Key
@@ -32,6 +33,7 @@ from models.windows import KINDS, Book, Key
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from consumers.ledger import Head, Ledger
     from models.blocks import Ints
     from models.references import Trails
 
@@ -91,7 +93,7 @@ class PartitionStore:
 
     def __init__(self, client: Client, model: str, partition: int, token: str = "") -> None:
         self._client = client
-        self._tag = f"killick:{{{model}/{partition}}}:"
+        self._tag = partition_tag(model, partition)
         self._token = token
         self.partition = partition
 
@@ -112,22 +114,18 @@ class PartitionStore:
         known = {"place", "newest", "observations", "trails", "trails_place"}
         return msgspec.convert({k: v for k, v in words.items() if k in known}, Standing, strict=False)
 
-    def book(self) -> Book:
-        """All sums."""
+    def sums(self) -> tuple[Book, dict[tuple[int, int], Ints]]:
+        """All sums; and counts of inputs by (version, hour), `(F, bins)` as one row."""
         book = Book()
+        inputs: dict[tuple[int, int], Ints] = {}
         for name, data in calling(self._client.hgetall, self._tag + "sums").items():
             kind, version, at = name.decode().split("/")
             if kind in KINDS:
                 horizon, book.sums[Key(kind, int(version), int(at))] = decode_sums(data)
                 book.leads[int(version)] = reported_leads(horizon)
-        return book
-
-    def inputs(self) -> dict[tuple[int, int], Ints]:
-        """Counts of inputs by (version, hour), `(F, bins)` as one row."""
-        found = calling(self._client.hgetall, self._tag + "sums")
-        names = {name.decode(): data for name, data in found.items()}
-        parts = {tuple(map(int, name.split("/")[1:])): data for name, data in names.items() if name[:6] == "inputs"}
-        return {(version, hour): np.frombuffer(data, "<i8").copy() for (version, hour), data in parts.items()}
+            else:
+                inputs[int(version), int(at)] = np.frombuffer(data, "<i8").copy()
+        return book, inputs
 
     def losses(self) -> Losses:
         """Losses that the detectors may not have been fed."""
@@ -196,7 +194,7 @@ class ModelStore:
 
     def __init__(self, client: Client, model: str, token: str = "") -> None:
         self._client = client
-        self._tag = f"killick:{{{model}}}:"
+        self._tag = model_tag(model)
         self._token = token
 
     def lease(self, milliseconds: int) -> bool:
@@ -260,6 +258,12 @@ class ModelStore:
 
     def _function(self, name: str, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> list[Any]:
         return call_function(self._client, CODE, f"{LIBRARY}_{name}", [self._tag + key for key in keys], arguments)
+
+
+def counted_to(standing: Standing, ledger: Ledger, head: Head) -> int:
+    """Up to which offset everything is counted: records after the last block that were refused are, too."""
+    waits, _ = ledger.read_blocks(standing.place, 1, head.next)
+    return standing.offset if waits else head.next
 
 
 def offset_of(place: str) -> int:

@@ -317,16 +317,14 @@ class Monitored(NamedTuple):
 
 def monitored(settings: Settings, client: Client) -> Monitored:
     """What the monitors of the model have done."""
-    from worker.store import ModelStore, PartitionStore
+    from worker.store import ModelStore, PartitionStore, counted_to
 
     name = settings.model.name
     offsets, behind, kept = {}, 0, False
     for ledger in ledgers(settings, client):
         store = PartitionStore(client, name, ledger.partition)
-        place = store.standing()
-        head = ledger.head()
-        waits = head is not None and ledger.read_blocks(place.place, 1, head.next)[0]
-        offsets[ledger.partition] = place.offset if waits or head is None else head.next  # refusals make no block
+        standing, head = store.standing(), ledger.head()
+        offsets[ledger.partition] = standing.offset if head is None else counted_to(standing, ledger, head)
         behind += head.next - offsets[ledger.partition] if head is not None else 0
         kept |= "monitor" in store.needed()
     return Monitored(ModelStore(client, name).led(), offsets, behind, kept)

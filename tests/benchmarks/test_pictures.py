@@ -15,7 +15,8 @@ from benchmarks._picture_words import color_of, written
 from consumers.roster import Seat
 from tests.grafana.queries import dashboards, panels_of
 from worker.metrics import ConsumerMetrics, Health, Pages
-from worker.metrics_monitor import MonitorMetrics, Shown
+from worker.metrics_monitor import MonitorMetrics
+from worker.monitoring import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

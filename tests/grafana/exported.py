@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from worker.metrics import ConsumerMetrics
-from worker.metrics_monitor import MonitorMetrics, Shown
+from worker.metrics_monitor import MonitorMetrics
+from worker.monitoring import Shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -80,7 +80,7 @@ def stored(stack: Stack) -> dict[Words, float]:
     """The figures of all versions, from what the monitors keep in Redis."""
     book, newest = Book(), 0
     stores = [PartitionStore(stack.redis, stack.model, number) for number in range(stack.partitions)]
-    book.merge([store.book() for store in stores])
+    book.merge([store.sums()[0] for store in stores])
     newest = max(store.standing().newest or 0 for store in stores) * INTERVAL_MS // 3_600_000
     found: dict[Words, float] = {}
     for version in book.versions:

@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 from consumers.archive import Archive
+from consumers.ledger import Commit, Ledger
 from consumers.roster import Seat
+from models.blocks import empty_block
 from models.drift_limits import Drift, Trend
 from models.errors import KillickError
 from models.registry import Registry
@@ -422,6 +424,17 @@ def test_a_model_that_nobody_watched_says_what_to_start(redis_url: str, tmp_path
     assert (body["versions"], body["monitor"]["lag_records"], body["monitor"]["ran"]) == ([], 30, True)
     assert empty.skill("--csv") == "version,window,lead,scaling,measure,value\n"
     client.close()
+
+
+def test_records_that_were_refused_are_nothing_to_count(world: World) -> None:
+    """They make no block: `killick skill` says the same as `killick status`."""
+    ledger = Ledger(world.client, MODEL, 1, "again")
+    head = ledger.head()
+    assert head is not None
+    ledger.take(start=0, form=head.form, topic_id=head.topic_id, partitions=1, chunk_slots=head.chunk_slots)
+    ledger.commit(Commit(head.next, replace(empty_block(head.next, 2), end=head.next + 4)))
+    partition = world.json()["monitor"]["partitions"][1]
+    assert (partition["counted"], partition["next"], partition["lag_records"]) == (head.next + 4, head.next + 4, 0)
 
 
 def test_figures_by_series_need_no_monitor(redis_url: str, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.tally import COLUMNS, reported_leads
 from models.windows import Book, figures
-from worker.metrics_monitor import MonitorMetrics, Shown, rollbacks_by_actor
+from worker.metrics_monitor import MonitorMetrics
+from worker.monitoring import Shown, rollbacks_by_actor
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

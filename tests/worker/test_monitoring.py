@@ -142,7 +142,7 @@ def test_who_wakes_up_after_another_took_over_stands_by(client: Client) -> None:
         assert_same(one.view().book, model.wanted())
     assert one.view().observations == 2 * 200
     stored = Book()
-    stored.merge([PartitionStore(client, MODEL, number).book() for number in range(2)])
+    stored.merge([PartitionStore(client, MODEL, number).sums()[0] for number in range(2)])
     assert_same(stored, model.wanted())
 
 

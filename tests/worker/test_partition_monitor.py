@@ -57,7 +57,7 @@ def test_every_restart_goes_on_where_the_one_before_stood(client: Client) -> Non
     wanted = book_of(consumer.ledger)
     assert wanted.versions == [1, 2]
     assert_same(monitor.book, wanted)
-    assert_same(PartitionStore(client, MODEL, 0).book(), wanted)
+    assert_same(PartitionStore(client, MODEL, 0).sums()[0], wanted)
     again = follower(client, MODEL)
     assert again.step(None) == 0
     assert_same(again.book, wanted)
@@ -174,7 +174,7 @@ def test_two_at_work_count_nothing_twice(client: Client) -> None:
     with pytest.raises(FencedError):
         other.step(None)
     count_all(again)
-    assert_same(PartitionStore(client, MODEL, 0).book(), book_of(consumer.ledger))
+    assert_same(PartitionStore(client, MODEL, 0).sums()[0], book_of(consumer.ledger))
     assert PartitionStore(client, MODEL, 0).standing().observations == 100
 
 
@@ -319,7 +319,7 @@ def test_inputs_are_counted_in_the_bins_of_the_training(client: Client) -> None:
     again.watched = Watched(2, trained)
     consumer.take(walks(210), 200, 210)
     again.step(None)
-    assert {version for version, _ in PartitionStore(client, MODEL, 0).inputs()} == {2}
+    assert {version for version, _ in PartitionStore(client, MODEL, 0).sums()[1]} == {2}
 
 
 def test_what_is_read_at_once_is_bounded(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,13 +59,13 @@ def test_cursor_sums_and_losses_move_together(client: Client) -> None:
     sums = {"hour/3/413": encode_sums(LEADS, sums_of(3)), "inputs/3/413": counts}
     second = Advance("7-1", "9-2", 101, 4, sums=sums, losses={(99, 3): (3, 0.5)})
     store.advance(replace(second, forget_sums=["hour/3/412"], forget_losses=[(98, 3)]))
-    book = PartitionStore(client, "m", 2).book()
+    book = PartitionStore(client, "m", 2).sums()[0]
     assert book.leads == {3: LEADS}
     assert set(book.sums) == {Key("life", 3), Key("hour", 3, 413)}
     np.testing.assert_array_equal(book.sums[Key("life", 3)], sums_of(2))
     np.testing.assert_array_equal(book.sums[Key("hour", 3, 413)], sums_of(3))
     assert store.losses() == {(99, 3): (3, 0.5)}
-    assert {key: found.tolist() for key, found in store.inputs().items()} == {(3, 413): [2]}
+    assert {key: found.tolist() for key, found in store.sums()[1].items()} == {(3, 413): [2]}
     assert store.standing() == Standing(place="9-2", newest=101, observations=9)
     assert PartitionStore(client, "m", 1).standing() == Standing()
 
