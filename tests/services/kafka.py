@@ -8,13 +8,13 @@ import tempfile
 import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
+from tests.services.scoped import Scoped
 from worker.child import Child, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
 LIBS = Path(__file__).parents[2] / ".kafka" / "libs"
 START_S = 90.0
@@ -75,7 +75,7 @@ def missing() -> str:
     return ""
 
 
-class KafkaBroker:
+class KafkaBroker(Scoped):
     """One broker on 127.0.0.1, a context manager. `restart` keeps port and data, `close` removes both.
 
     With the port of a proxy as `proxied`, there is a second listener, at port `behind`, for that proxy.
@@ -133,19 +133,6 @@ class KafkaBroker:
         """Kill the broker and remove its data."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _format(self) -> None:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")

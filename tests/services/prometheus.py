@@ -9,16 +9,16 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from models.errors import ServiceUnreachable
+from tests.services.scoped import Scoped
 from worker.child import Child, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
 START_S = 30.0
 ANSWER_S = 30.0
@@ -40,7 +40,7 @@ class Sample(NamedTuple):
     value: float
 
 
-class PrometheusServer:
+class PrometheusServer(Scoped):
     """One server on 127.0.0.1 that scrapes `consumers` and `monitors` (host:port), a context manager.
 
     `targets` names a folder that somebody else writes consumers.yml and monitors.yml to, as `killick up --targets`
@@ -141,19 +141,6 @@ class PrometheusServer:
                 return True
         except OSError:
             return False
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def quick(targets: Path, rules: Sequence[Path], interval: str) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
+from tests.services.scoped import Scoped
 from worker.child import Child, answers_ping, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
 START_S = 30.0
 REDIS_MISSING = "needs Redis 7: install it (apt-get install redis-server)"
@@ -32,7 +32,7 @@ def valkey_binary() -> str:
     return next((str(p) for p in Path(spec.origin).parent.glob("_binaries/*/valkey-server")), "")
 
 
-class RedisServer:
+class RedisServer(Scoped):
     """One server on 127.0.0.1, a context manager. `restart` keeps port and data, `close` removes both."""
 
     def __init__(
@@ -91,16 +91,3 @@ class RedisServer:
         """Kill the server and remove its data."""
         self.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
