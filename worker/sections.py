@@ -46,7 +46,7 @@ def _above_zero(value: Duration) -> Duration:
     return value
 
 
-def _read_list(value: object) -> object:
+def read_list(value: object) -> object:
     """A list as it is; from text (the environment) either JSON or names with commas between them."""
     if not isinstance(value, str):
         return value
@@ -62,9 +62,9 @@ Length = Annotated[
     WithJsonSchema({"type": "string", "pattern": PATTERN}),
 ]
 PositiveLength = Annotated[Length, AfterValidator(_above_zero)]
-Names = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], BeforeValidator(_read_list)]
-Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_read_list)]
-Units = Annotated[tuple[Annotated[int, Field(ge=1, le=1_024)], ...], BeforeValidator(_read_list)]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], BeforeValidator(read_list)]
+Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(read_list)]
+Units = Annotated[tuple[Annotated[int, Field(ge=1, le=1_024)], ...], BeforeValidator(read_list)]
 Topic = Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,249}$")]
 
 

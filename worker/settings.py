@@ -36,6 +36,7 @@ from worker.sections import (
     SwapSettings,
     TrainingSettings,
 )
+from worker.sections_updating import ApiSettings, ImpactSettings, JudgementSettings, RetrainingSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 DEFAULT_FILE = "killick.toml"
 PREFIX = "KILLICK_"
 OTHER_VARIABLES = ("KILLICK_CONFIG", "KILLICK_REQUIRE_SERVICES")
-SECRETS = ("kafka.password", "redis.password")
+SECRETS = ("kafka.password", "redis.password", "api.token")
 
 Origin = Literal["default", "file", "environment"]
 
@@ -73,6 +74,10 @@ class Settings(BaseSettings):
     archive: ArchiveSettings = Field(default=ArchiveSettings(), description=ArchiveSettings.about)
     network: NetworkSettings = Field(default=NetworkSettings(), description=NetworkSettings.about)
     training: TrainingSettings = Field(default=TrainingSettings(), description=TrainingSettings.about)
+    retraining: RetrainingSettings = Field(default=RetrainingSettings(), description=RetrainingSettings.about)
+    judgement: JudgementSettings = Field(default=JudgementSettings(), description=JudgementSettings.about)
+    impact: ImpactSettings = Field(default=ImpactSettings(), description=ImpactSettings.about)
+    api: ApiSettings = Field(default=ApiSettings(), description=ApiSettings.about)
     http: HttpSettings = Field(default=HttpSettings(), description=HttpSettings.about)
     log: LogSettings = Field(default=LogSettings(), description=LogSettings.about)
 
@@ -153,7 +158,7 @@ class Settings(BaseSettings):
         if kafka.security_protocol.startswith("SASL"):
             security["sasl_mechanism"] = kafka.sasl_mechanism
             security["username"] = kafka.username
-            security["password"] = _secret("kafka", kafka.password, kafka.password_file)
+            security["password"] = _secret("kafka.password", kafka.password, kafka.password_file)
         return security
 
     def redis_password(self) -> str:
@@ -162,7 +167,15 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: the password's file can't be read.
         """
-        return _secret("redis", self.redis.password, self.redis.password_file)
+        return _secret("redis.password", self.redis.password, self.redis.password_file)
+
+    def api_token(self) -> str:
+        """The token that requests to the HTTP API bear; "" where there is none.
+
+        Raises:
+            ConfigError: the token's file can't be read.
+        """
+        return _secret("api.token", self.api.token, self.api.token_file)
 
     def series_form(self) -> SeriesForm:
         """The form of the series state that these settings ask for."""
@@ -398,7 +411,7 @@ def masked(text: str) -> str:
     return re.sub(r"(://[^/\s:@]*:)[^/\s]*@", r"\1***@", text)
 
 
-def _secret(section: str, given: SecretStr | None, file: str) -> str:
+def _secret(key: str, given: SecretStr | None, file: str) -> str:
     if given is not None:
         return given.get_secret_value()
     if not file:
@@ -407,5 +420,5 @@ def _secret(section: str, given: SecretStr | None, file: str) -> str:
         return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{section}.password_file = {file!r} can't be read ({error})", "name a file of text"
+            f"{key}_file = {file!r} can't be read ({error})", "name a file of text"
         ) from error

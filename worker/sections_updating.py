@@ -1,0 +1,142 @@
+"""The settings of updating, by section: retraining, judgement, its effect in the user's terms, the HTTP API.
+
+As `worker/sections.py`, which the rest of the settings is in.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from worker.durations import Duration
+from worker.sections import Length, PositiveLength, Section, read_list
+
+DAY_MS = 86_400_000
+
+Strategy = Literal["update-on-new", "update-on-all", "new-on-new", "new-on-all"]
+Strategies = Annotated[tuple[Strategy, ...], BeforeValidator(read_list)]
+Rates = Annotated[tuple[Annotated[float, Field(ge=1e-8, le=1)], ...], BeforeValidator(read_list)]
+Recents = Annotated[tuple[Literal["all"] | PositiveLength, ...], BeforeValidator(read_list)]
+
+
+class RetrainingSettings(Section):
+    """When candidates are trained, on what and how."""
+
+    about: ClassVar[str] = "When candidates are trained, on what, and how. Lengths of time are event time."
+
+    port: int = Field(
+        default=9466, ge=0, le=65_535, description="port of its /metrics, /healthz and /readyz; 0 takes a free one"
+    )
+    every: Length = Field(default=Duration(0), description='a request at least this often; "0s" asks for none')
+    pairs: int = Field(default=0, ge=0, description="a request after so many new pairs; 0 asks for none")
+    cooldown: Length = Field(
+        default=Duration(DAY_MS), description="between two retrainings that no person asked for, at least"
+    )
+    new_data: PositiveLength = Field(
+        default=Duration(14 * DAY_MS),
+        description="data since the last training, or since the drift, that a retraining waits for",
+    )
+    history: PositiveLength = Field(
+        default=Duration(730 * DAY_MS), description="how far back data is looked at, at most; from ledger and archive"
+    )
+    series: int = Field(
+        default=2_000, ge=1, le=1_000_000, description="most series that are trained and judged on, drawn at random"
+    )
+    validation: float = Field(
+        default=0.2, gt=0, lt=0.5, description="share of the new data that chooses among candidates"
+    )
+    evaluation: float = Field(
+        default=0.3, gt=0, lt=0.6, description="share of the new data, its end, that the verdict rests on"
+    )
+    strategies: Strategies = Field(
+        default=("update-on-new", "update-on-all", "new-on-new", "new-on-all"),
+        min_length=1,
+        description="how candidates are made: from the incumbent's weights or fresh ones, on new data or on all",
+    )
+    rates: Rates = Field(
+        default=(1e-4, 5e-4, 2e-3), min_length=1, max_length=12, description="learning rates that updates try"
+    )
+    recents: Recents = Field(
+        default=(Duration(7 * DAY_MS), Duration(30 * DAY_MS), "all"),
+        min_length=1,
+        max_length=8,
+        description='how much of the new data counts as recent, each tried: lengths, "all"',
+    )
+    recent_share: float = Field(
+        default=0.5, gt=0, lt=1, description='share of recent data in what the "all" strategies train on'
+    )
+    epochs: int = Field(default=8, ge=1, le=1_000, description="most passes of an update; fresh weights: [training]")
+    patience: int = Field(
+        default=3, ge=1, le=1_000, description="epochs of an update without a better validation loss before it stops"
+    )
+    repeats: int = Field(
+        default=3, ge=1, le=100, description="trainings of each strategy's best, with other seeds and chunk phases"
+    )
+    executor: str = Field(
+        default="processes",
+        pattern=r"^(processes|(tcp|tls)://[^\s/]+:\d+)$",
+        description='where training runs: "processes" of this machine, or the tcp://host:port of a Dask cluster',
+    )
+    workers: int = Field(default=1, ge=1, le=256, description="trainings side by side")
+    threads: int = Field(default=1, ge=1, le=256, description="threads of one training")
+    timeout: PositiveLength = Field(
+        default=Duration(2 * 3_600_000), description="time of the clock after which a retraining is given up"
+    )
+
+
+class JudgementSettings(Section):
+    """When a candidate may answer, and when it must stop."""
+
+    about: ClassVar[str] = "When a candidate may answer, and when it must stop."
+
+    gate: Literal["offline", "shadow", "both"] = Field(
+        default="both", description="what a candidate has to pass: the verdict on recorded data, live evidence, or both"
+    )
+    approval: Literal["automatic", "required"] = Field(
+        default="automatic", description="whether a person signs off before a promotion: `killick approve V`"
+    )
+    screen: float = Field(
+        default=0.05, gt=0, lt=0.5, description="level of the verdict on recorded data, over all finalists together"
+    )
+    alpha: float = Field(
+        default=0.01, gt=0, lt=0.5, description="level of one live trial; it takes at most a tenth of what is left of"
+    )
+    budget: float = Field(default=0.2, gt=0, lt=1, description="the level of all live trials together, for good")
+    deadline: PositiveLength = Field(
+        default=Duration(30 * DAY_MS), description="event time after which an undecided trial ends"
+    )
+    harm: PositiveLength = Field(
+        default=Duration(DAY_MS), description="event time without harm after which a candidate is promoted upon a drift"
+    )
+    guard_alpha: float = Field(
+        default=0.01, gt=0, lt=0.5, description="level at which harm ends a trial, and the guard rolls back"
+    )
+    breaker_ratio: float = Field(
+        default=4.0, gt=1, le=1e6, description="squared error, as a multiple of persistence's, that is a disaster"
+    )
+    breaker_steps: int = Field(default=12, ge=1, le=100_000, description="steps in a row that a disaster takes, steps")
+
+
+class ImpactSettings(Section):
+    """What an error costs the user."""
+
+    about: ClassVar[str] = "What an error costs, so that reports speak in the user's own terms."
+
+    cost_per_unit_error: float = Field(
+        default=0.0, ge=0, description="cost of one unit of the target's absolute error in one forecast; 0: not known"
+    )
+    unit: str = Field(default="", max_length=20, description='what costs are counted in, such as "EUR"')
+
+
+class ApiSettings(Section):
+    """The HTTP API."""
+
+    about: ClassVar[str] = "The HTTP API, `killick api`; it listens at http.host."
+
+    port: int = Field(default=9467, ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    token: SecretStr | None = Field(default=None, description="token that every request bears: by the environment only")
+    token_file: str = Field(default="", description="file that holds the token")
+    failures: int = Field(
+        default=10, ge=1, le=10_000, description="requests with a wrong token in a minute, after which all are refused"
+    )
