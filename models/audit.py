@@ -17,6 +17,7 @@ _DID = {
     "promote": "promoted",
     "rollback": "rolled back",
     "nominate": "nominated",
+    "approve": "approved",
     "retire": "retired",
     "pause": "paused",
     "resume": "resumed",

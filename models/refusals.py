@@ -35,6 +35,13 @@ REFUSALS: dict[str, Why] = {
     "candidate already": Why("the candidate is {0} already", _NOTHING, OF_CANDIDATE),
     "another candidate": Why("the candidate is {0}, not {1} as expected", _LOOK, OF_CANDIDATE),
     "answers": Why("version {0} answers, so it is no candidate", _ANOTHER, OF_INCUMBENT),
+    "not the candidate": Why("version {0} is not the candidate, which is {1}", _LOOK, OF_CANDIDATE),
+    "approved already": Why("version {0} is approved already", _NOTHING, ("approve",), of_version=True),
+    "stale": Why(
+        "version {0} was made from version {1}, and version {2} answers by now",
+        "ask for a new one: `killick retrain`; or let it answer all the same: `killick promote {0}`",
+        OF_INCUMBENT,
+    ),
     "withdrawn": Why("version {0} is withdrawn", _ANOTHER, ("rollback",), of_version=True, error=VersionError),
     "retired": Why("version {0} is retired", _ANOTHER, ("retire",), of_version=True, error=VersionError),
     "retired already": Why("version {0} is retired already", _NOTHING, ("retire",), of_version=True),

@@ -1,4 +1,4 @@
-#!lua name=killick_registry_v2
+#!lua name=killick_registry_v3
 
 -- The only way in which a model's aliases, statuses and versions change. A Redis function does not roll back:
 -- every check comes before the first write. All keys share one hash tag.
@@ -44,8 +44,9 @@ local function once(change)
   end
 end
 
--- An alias has moved: the generation counts it, the audit says from which to which.
+-- An alias has moved: the generation counts it, the audit says from which to which; a sign-off was of what was before.
 local function moved(keys, args, event, version, before)
+  redis.call('HDEL', keys[1], 'approved')
   redis.call('HINCRBY', keys[1], 'generation', 1)
   note(keys, args, event, version, before, version)
   return done(keys)
@@ -56,6 +57,13 @@ local function unfit(keys, version)
   if redis.call('HEXISTS', keys[3], version) == 0 then return {'unknown', version} end
   local status = redis.call('HGET', keys[2], version)
   if status then return {status, version} end
+end
+
+-- Why a version is no candidate any more: it was made from another version than the one that answers. nil if it is one.
+local function stale(keys, version, incumbent)
+  local parent = cjson.decode(redis.call('HGET', keys[3], version)).parent
+  parent = parent == cjson.null and 'none' or string.format('%d', parent)
+  if parent ~= incumbent then return {'stale', version, parent, incumbent or 'none'} end
 end
 
 -- KEYS 5-6: architectures, weights   ARGV 5-7: architecture, weights, info
@@ -86,7 +94,11 @@ local function promote(keys, args, state)
   local wrong = unfit(keys, version)
   if wrong then return wrong end
   if state.incumbent ~= expected then return {'another answers', state.incumbent or 'none', expected} end
-  if args[7] == '1' and state.paused == '1' then return {'paused'} end
+  if args[7] == '1' then
+    if state.paused == '1' then return {'paused'} end
+    local old = stale(keys, version, state.incumbent)
+    if old then return old end
+  end
 
   redis.call('HSET', keys[1], 'incumbent', version, 'previous', expected)
   if state.candidate == version then redis.call('HDEL', keys[1], 'candidate') end
@@ -111,7 +123,7 @@ local function rollback(keys, args, state)
   return moved(keys, args, 'rollback', to, expected)
 end
 
--- ARGV 5-6: version ('': none), the candidate that is expected ('': none)
+-- ARGV 5-7: version ('': none), the candidate that is expected ('': none), '1' if no person asks for it
 local function nominate(keys, args, state)
   local version, expected = args[5], args[6]
   local now = state.candidate or 'none'
@@ -121,11 +133,30 @@ local function nominate(keys, args, state)
     if version == state.incumbent then return {'answers', version} end
     local wrong = unfit(keys, version)
     if wrong then return wrong end
+    local old = args[7] == '1' and stale(keys, version, state.incumbent)
+    if old then return old end
   end
 
   redis.call('HDEL', keys[1], 'candidate')
   if version ~= '' then redis.call('HSET', keys[1], 'candidate', version) end
   return moved(keys, args, 'nominate', version, expected)
+end
+
+-- ARGV 5: version
+-- A person signs the candidate off: it may be promoted once it has earned it.
+local function approve(keys, args, state)
+  local version = args[5]
+  local wrong = unfit(keys, version)
+  if wrong then return wrong end
+  if state.incumbent == version then return {'answers already', version} end
+  if state.candidate ~= version then return {'not the candidate', version, state.candidate or 'none'} end
+  local old = stale(keys, version, state.incumbent)
+  if old then return old end
+  if state.approved == version then return {'approved already', version} end
+
+  redis.call('HSET', keys[1], 'approved', version)
+  note(keys, args, 'approve', version)
+  return done(keys)
 end
 
 -- ARGV 5: version
@@ -153,10 +184,11 @@ local function switch(event, paused, already)
   end
 end
 
-redis.register_function('killick_registry_v2_register', register)
-redis.register_function('killick_registry_v2_promote', once(promote))
-redis.register_function('killick_registry_v2_rollback', once(rollback))
-redis.register_function('killick_registry_v2_nominate', once(nominate))
-redis.register_function('killick_registry_v2_retire', once(retire))
-redis.register_function('killick_registry_v2_pause', once(switch('pause', '1', 'paused already')))
-redis.register_function('killick_registry_v2_resume', once(switch('resume', '0', 'not paused')))
+redis.register_function('killick_registry_v3_register', register)
+redis.register_function('killick_registry_v3_promote', once(promote))
+redis.register_function('killick_registry_v3_rollback', once(rollback))
+redis.register_function('killick_registry_v3_nominate', once(nominate))
+redis.register_function('killick_registry_v3_approve', once(approve))
+redis.register_function('killick_registry_v3_retire', once(retire))
+redis.register_function('killick_registry_v3_pause', once(switch('pause', '1', 'paused already')))
+redis.register_function('killick_registry_v3_resume', once(switch('resume', '0', 'not paused')))

@@ -4,7 +4,7 @@ Architecture and weights are stored apart; what comes back is checked before it 
 function call of `registry.lua`, which compares it with what the caller believes; who comes late is told who was faster.
 Keys, all under one hash tag per model, so that a call stays on one node of a cluster:
 
-    state          hash: incumbent, candidate, previous, generation, paused; versions and partitions: how many
+    state          hash: incumbent, candidate, previous, approved, generation, paused; versions and partitions: how many
     statuses       hash: version → withdrawn or retired
     architectures, weights, infos      hashes by version
     audit          stream: every change, append-only
@@ -29,7 +29,7 @@ from models.weights import weights_digest, weights_from_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-LIBRARY = "killick_registry_v2"
+LIBRARY = "killick_registry_v3"
 CODE = resources.files("models").joinpath("registry.lua")
 READ_ENTRIES = 256  # of the audit, in one read
 Status = Literal["withdrawn", "retired"]
@@ -52,7 +52,7 @@ class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
 class Aliases:
     """Which version answers, which is being judged, which answered before; and the counter of their changes.
 
-    While `paused`, versions are promoted by people only.
+    While `paused`, versions are promoted by people only. `approved` is the candidate, once a person has signed it off.
     """
 
     incumbent: int | None
@@ -60,6 +60,7 @@ class Aliases:
     previous: int | None
     generation: int
     paused: bool = False
+    approved: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Registry:
 
         Raises:
             StaleCommand: another version answers than `expected`, or `version` already does; or it is `automatic`
-                and paused.
+                and paused, or `version` was made from another one than the incumbent.
             VersionError: there is no such version, or it is withdrawn or retired.
             ServiceUnreachable: no answer; it may or may not have happened.
         """
@@ -138,14 +139,34 @@ class Registry:
         """
         return self._change("rollback", By(actor, reason, now_ms), _text(to), expected)
 
-    def nominate(self, version: int | None, *, expected: int | None, actor: str, reason: str, now_ms: int) -> Aliases:
+    def nominate(
+        self,
+        version: int | None,
+        *,
+        expected: int | None,
+        actor: str,
+        reason: str,
+        now_ms: int,
+        automatic: bool = False,
+    ) -> Aliases:
         """Who is who after `version` (None: none) became the candidate in place of `expected`.
 
         Raises:
-            StaleCommand: another candidate is there than `expected`, or `version` is one already, or answers.
+            StaleCommand: another candidate is there than `expected`, or `version` is one already, or answers; or it is
+                `automatic` and `version` was made from another one than the incumbent.
             VersionError, ServiceUnreachable: as `promote`.
         """
-        return self._change("nominate", By(actor, reason, now_ms), _text(version), _text(expected))
+        by = By(actor, reason, now_ms)
+        return self._change("nominate", by, _text(version), _text(expected), int(automatic))
+
+    def approve(self, version: int, *, actor: str, reason: str, now_ms: int) -> Aliases:
+        """Who is who, which does not change; the candidate `version` is signed off.
+
+        Raises:
+            StaleCommand: it is not the candidate, or signed off already, or made from another one than the incumbent.
+            VersionError, ServiceUnreachable: as `promote`.
+        """
+        return self._change("approve", By(actor, reason, now_ms), version)
 
     def retire(self, version: int, *, actor: str, reason: str, now_ms: int) -> Aliases:
         """Who is who, which does not change; `version` is never to be used again.
@@ -259,7 +280,7 @@ class Registry:
         why = REFUSALS[kind]
         entry = self.last(*why.events, version=int(words[0]) if why.of_version else None)
         message = why.message.format(*words, model=f"model {self._model!r}")
-        return why.error(f"{message} ({entry})" if entry else message, why.cure)
+        return why.error(f"{message} ({entry})" if entry else message, why.cure.format(*words))
 
     def _newest_first(self) -> Iterator[AuditEntry]:
         last = "+"
@@ -299,6 +320,7 @@ def _aliases(found: Mapping[bytes, bytes]) -> Aliases:
         numbers.get(b"previous"),
         numbers.get(b"generation", 0),
         bool(numbers.get(b"paused", 0)),
+        numbers.get(b"approved"),
     )
 
 

@@ -222,7 +222,7 @@ def test_a_registry_of_before_is_read_and_changed(client: Client) -> None:
 def test_an_older_text_of_the_library_is_replaced(client: Client) -> None:
     """A server that holds the library under the same name, but without the function that is called, gets it."""
     text = CODE.read_text(encoding="utf-8")
-    client.function_load(text[: text.index("redis.register_function('killick_registry_v2_promote'")], replace=True)
+    client.function_load(text[: text.index("redis.register_function('killick_registry_v3_promote'")], replace=True)
     registry = Registry(client, "weather")
     assert [register(registry, architecture_of(), seed) for seed in (0, 1)] == [1, 2]
     assert registry.promote(2, expected=1, actor="bob", reason="better", now_ms=6).incumbent == 2

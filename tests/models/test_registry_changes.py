@@ -27,10 +27,10 @@ BY_BOB: dict[str, Any] = {"actor": "bob@desk", "reason": "worse at night", "now_
 
 @pytest.fixture
 def registry(client: Client) -> Registry:
-    """A model with versions 1 (the incumbent), 2, 3 and 4."""
+    """A model with versions 1 (the incumbent), 2 and 3 made from it, and 4 made from 3."""
     found = Registry(client, "weather")
-    for seed in range(4):
-        register(found, architecture_of(), seed)
+    for seed, parent in enumerate((None, 1, 1, 3)):
+        register(found, architecture_of(), seed, parent)
     return found
 
 
@@ -137,6 +137,15 @@ REFUSED: list[tuple[str, dict[str, Any], type[VersionError], str]] = [
     ("nominate", {"version": 2, "expected": 6}, StaleCommand, "version 2 answers, so it is no candidate (promoted by"),
     ("nominate", {"version": 4, "expected": 6}, VersionError, "version 4 is withdrawn"),
     ("nominate", {"version": 9, "expected": 6}, VersionError, "model 'weather' has no version 9"),
+    (
+        "nominate", {"version": 3, "expected": 6, "automatic": True}, StaleCommand,
+        "version 3 was made from version 1, and version 2 answers by now (promoted by ann@desk",
+    ),
+    ("approve", {"version": 3}, StaleCommand, "version 3 is not the candidate, which is 6 (nominated by ann@desk"),
+    ("approve", {"version": 6}, StaleCommand, "version 6 was made from version none, and version 2 answers by now"),
+    ("approve", {"version": 2}, StaleCommand, "version 2 already answers (promoted by ann@desk"),
+    ("approve", {"version": 4}, VersionError, "version 4 is withdrawn"),
+    ("approve", {"version": 9}, VersionError, "model 'weather' has no version 9"),
     ("retire", {"version": 5}, StaleCommand, "version 5 is retired already (retired by bob@desk at 2026-03-01T12:01"),
     ("retire", {"version": 1}, VersionError, "version 1 is the previous: retire it when it no longer is"),
     ("retire", {"version": 2}, VersionError, "version 2 is the incumbent: retire it when it no longer is"),
@@ -168,6 +177,27 @@ def test_what_can_not_be_done_is_refused_and_changes_nothing(
     assert contents(client) == before
 
 
+def test_a_candidate_is_signed_off_once(registry: Registry) -> None:
+    """The sign-off is of this candidate beside this incumbent: any change of an alias takes it back."""
+    registry.nominate(2, expected=None, automatic=True, **BY_ANN)
+    assert registry.approve(2, **BY_BOB).approved == 2 == registry.aliases().approved
+    with pytest.raises(StaleCommand, match=r"version 2 is approved already \(approved by bob@desk"):
+        registry.approve(2, **BY_ANN)
+    assert registry.nominate(3, expected=2, automatic=True, **BY_ANN).approved is None
+    registry.approve(3, **BY_BOB)
+    assert registry.promote(3, expected=1, automatic=True, **BY_ANN) == Aliases(3, None, 1, 4)
+    assert [entry.event for entry in registry.audit(3)] == ["nominate", "approve", "promote"]
+
+
+def test_what_was_made_from_another_version_is_promoted_by_people_only(registry: Registry) -> None:
+    """A candidate was compared with its parent: when another version answers, that comparison says nothing."""
+    registry.nominate(2, expected=None, **BY_ANN)
+    registry.promote(3, expected=1, **BY_BOB)
+    with pytest.raises(StaleCommand, match=r"version 2 was made from version 1, and version 3 answers by now \(promoted"):
+        registry.promote(2, expected=3, automatic=True, **BY_ANN)
+    assert registry.promote(2, expected=3, **BY_ANN).incumbent == 2
+
+
 def contents(client: Client) -> dict[bytes, object]:
     """Every key with what it holds."""
     found: Any = client.keys("*")
@@ -188,14 +218,15 @@ def test_resume_lets_promotion_go_on(registry: Registry) -> None:
     """Automatic promotion works until it is paused, and again after `resume`; people may promote meanwhile."""
     with pytest.raises(StaleCommand, match="not paused: there is nothing to do"):
         registry.resume(**BY_ANN)
-    assert registry.promote(2, expected=1, automatic=True, **BY_ANN).incumbent == 2
+    assert registry.promote(3, expected=1, automatic=True, **BY_ANN).incumbent == 3
     assert registry.pause(**BY_ANN).paused
     with pytest.raises(StaleCommand, match=r"is paused \(paused by ann@desk"):
-        registry.promote(3, expected=2, automatic=True, **BY_BOB)
-    assert registry.promote(3, expected=2, **BY_BOB) == Aliases(3, None, 2, 3, paused=True)
+        registry.promote(4, expected=3, automatic=True, **BY_BOB)
+    assert registry.promote(2, expected=3, **BY_BOB) == Aliases(2, None, 3, 3, paused=True)
     assert not registry.resume(**BY_ANN).paused
     with pytest.raises(StaleCommand, match=r"not paused \(resumed by ann@desk"):
         registry.resume(**BY_BOB)
+    registry.promote(3, expected=2, **BY_BOB)
     assert registry.promote(4, expected=3, automatic=True, **BY_BOB).incumbent == 4
 
 
@@ -231,11 +262,11 @@ def test_a_call_that_the_server_gets_twice_is_made_once(registry: Registry, clie
     """A client that lost the answer sends the same bytes again: done, not refused, and not done again."""
     keys = [f"killick:{{weather}}:{name}" for name in ("state", "statuses", "infos", "audit")]
     words: list[bytes | str | int] = ["call-1", "ann", "better", NOON, 2, 1, 0]
-    first = call_function(client, CODE, "killick_registry_v2_promote", keys, words)
-    assert call_function(client, CODE, "killick_registry_v2_promote", keys, words) == first
+    first = call_function(client, CODE, "killick_registry_v3_promote", keys, words)
+    assert call_function(client, CODE, "killick_registry_v3_promote", keys, words) == first
     assert first[0] == b"ok"
     assert registry.aliases().generation == 2
-    assert call_function(client, CODE, "killick_registry_v2_promote", keys, ["call-2", *words[1:]])[0] != b"ok"
+    assert call_function(client, CODE, "killick_registry_v3_promote", keys, ["call-2", *words[1:]])[0] != b"ok"
 
 
 @pytest.mark.parametrize("reason", ["", "  \n"])
