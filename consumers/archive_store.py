@@ -40,8 +40,7 @@ class Folder:
             ArchiveError: it can't be listed.
         """
         with self._telling(folder, "listed"):
-            selector = fs.FileSelector(self._at(folder), allow_not_found=True)
-            found = self._fs.get_file_info(selector)
+            found = self._found(folder)
             return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
     def read(self, name: str) -> bytes | None:
@@ -101,11 +100,18 @@ class Folder:
             ArchiveError: it can't be listed.
         """
         with self._telling(folder, "swept"):
-            found = self._fs.get_file_info(fs.FileSelector(self._at(folder), allow_not_found=True))
+            found = self._found(folder)
             newest = max((info.mtime_ns or 0 for info in found), default=0)
             for info in found:
                 if info.base_name.endswith(PART) and newest - (info.mtime_ns or 0) > STALE_S * 1e9:
                     self._fs.delete_file(info.path)
+
+    def _found(self, folder: str) -> list[fs.FileInfo]:
+        """What is in a folder of it; none where it is not there, or is just being made by another writer."""
+        try:
+            return self._fs.get_file_info(fs.FileSelector(self._at(folder), allow_not_found=True))
+        except FileNotFoundError:  # it was not there when it was opened, and was when pyarrow looked again
+            return []
 
     def _put(self, path: str, data: bytes) -> None:
         with self._fs.open_output_stream(path) as stream:
