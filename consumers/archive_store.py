@@ -109,9 +109,10 @@ class Folder:
     def _found(self, folder: str) -> list[fs.FileInfo]:
         """What is in a folder of it; none where it is not there, or is just being made by another writer."""
         try:
-            return self._fs.get_file_info(fs.FileSelector(self._at(folder), allow_not_found=True))
+            found: list[fs.FileInfo] = self._fs.get_file_info(fs.FileSelector(self._at(folder), allow_not_found=True))
         except FileNotFoundError:  # it was not there when it was opened, and was when pyarrow looked again
             return []
+        return found
 
     def _put(self, path: str, data: bytes) -> None:
         with self._fs.open_output_stream(path) as stream:
