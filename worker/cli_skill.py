@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.errors import ConfigError, VersionError
+from models.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,10 +95,7 @@ def _show(settings: Settings, asked: Asked) -> None:
 
     with closing(wiring.redis_client(settings)) as client:
         report = read_report(settings, client)
-        versions = [number for number in report.versions() if asked.version in (None, number)]
-        if asked.version is not None and not versions:
-            known = {info.version for info in wiring.registry(settings, client).versions()}
-            raise _no_pairs(report, asked.version, registered=asked.version in known)
+        versions = report.chosen(asked.version, wiring.registry(settings, client))
     if versions:
         asked.one_lead(sorted({lead for number in versions for lead in report.book.leads[number]}))
     windows = asked.windows()
@@ -115,12 +112,6 @@ def _show(settings: Settings, asked: Asked) -> None:
             heading = f"version {number} {report.role(number)}".rstrip()
             asked.show(console, heading, report.scores(number), windows, report.trend_words(number))
     _show_drift(console, report)
-
-
-def _no_pairs(report: Report, version: int, *, registered: bool) -> VersionError:
-    having = ", ".join(map(str, report.book.versions)) or "none"
-    what = "has no pairs yet" if registered else "does not exist"
-    return VersionError(f"version {version} of model {report.model!r} {what}", f"versions with pairs: {having}")
 
 
 def _say_standing(console: Console, report: Report) -> None:

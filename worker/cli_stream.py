@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from consumers.ledger import Ledger
     from worker.session import Session
-    from worker.settings import Settings
-
-LAG_S = 0.2  # how long Kafka has to say where its logs end
 
 
 @click.command()
@@ -34,72 +31,15 @@ def consumer(session: Session, accept_gap: bool) -> None:
 @click.pass_obj
 def status(session: Session, as_json: bool) -> None:
     """Who answers in each partition, how far it is, whether it follows the registry, and what was counted."""
-    from worker.standing import Aside
-
     settings = session.settings()
     from consumers import kafka_admin  # noqa: F401 - imported before the time runs, as it takes a fifth of all
-
-    log_ends = Aside(lambda: _log_ends(settings))
     from worker import wiring
+    from worker.status_report import LogEnds, read_status
 
-    client = wiring.redis_client(settings)
-    registry = wiring.registry(settings, client)
-    aliases = registry.aliases()
-    paused = str(registry.last("pause", "rollback") or "") if aliases.paused else ""
-    partitions = [found for ledger in wiring.ledgers(settings, client) if (found := _look(ledger)) is not None]
-    monitored = wiring.monitored(settings, client)
-    client.close()
-    ends = (log_ends.found(LAG_S) or {}) if partitions else {}
-    for part in partitions:
-        end = ends.get(part["partition"])
-        part["lag"] = None if end is None else max(0, end - part["next_offset"])
-        part["monitored"] = monitored.offsets[part["partition"]]
-    body = {
-        "model": settings.model.name,
-        "incumbent": aliases.incumbent,
-        "candidate": aliases.candidate,
-        "previous": aliases.previous,
-        "generation": aliases.generation,
-        "paused": aliases.paused,
-        "paused_why": paused,
-        "monitor": monitored.runs,
-        "partitions": partitions,
-    }
+    log_ends = LogEnds(settings).ask()
+    with closing(wiring.redis_client(settings)) as client:
+        body = read_status(settings, client, log_ends)
     click.echo(json.dumps(body, indent=2) if as_json else _describe(body))
-
-
-def _log_ends(settings: Settings) -> dict[int, int]:
-    from worker import wiring
-
-    admin = wiring.admin(settings)
-    try:
-        topic = settings.kafka.observations
-        return admin.log_ends(topic, admin.partitions(topic) or 0, LAG_S)
-    finally:
-        admin.close()
-
-
-def _look(ledger: Ledger) -> dict[str, Any] | None:
-    from worker.standing import standing_of
-
-    standing = standing_of(ledger)
-    if standing is None:
-        return None
-    state, seat = standing.state, standing.incumbent
-    return {
-        "partition": standing.partition,
-        "incumbent": seat.version if seat else None,
-        "since_offset": seat.join_offset if seat else None,
-        "shadows": standing.shadows,
-        "generation": standing.generation,
-        "state": state.kind if state else None,
-        "state_version": state.version if state else None,
-        "state_why": state.why if state else "",
-        "next_offset": standing.head.next,
-        "published": standing.head.mark,
-        "series": ledger.series_count(),
-        "counters": ledger.counters(),
-    }
 
 
 def _describe(body: dict[str, Any]) -> str:

@@ -18,14 +18,13 @@ from worker.durations import parse_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from models.registry import Aliases, Registry, VersionInfo
+    from models.registry import Aliases, Registry
     from models.server import Client
     from worker.session import Session
     from worker.settings import Settings
     from worker.standing import Following
 
 SHORT = 12  # characters of a digest
-DISK_MS = 3_000
 NO_CONSUMER = "no consumer is running: the partitions will follow when one starts (`killick consumer`)"
 
 
@@ -116,9 +115,8 @@ def resume(session: Session, reason: str, actor: str | None) -> None:
 @click.pass_obj
 def audit(session: Session, as_json: bool, count: int | None) -> None:
     """Show who changed what, when, why, and from which version to which; oldest first."""
-    import msgspec
-
     from models.times import rfc3339
+    from worker.version_report import entry_as_json
 
     with _registry(session) as (settings, _, registry):
         found = registry.audit(count)
@@ -126,7 +124,7 @@ def audit(session: Session, as_json: bool, count: int | None) -> None:
         click.echo(f"nothing has happened to model {settings.model.name!r}: fit a version with `killick fit FILE`")
     for entry in found:
         if as_json:
-            click.echo(json.dumps({**msgspec.to_builtins(entry), "time": rfc3339(entry.time_ms)}))
+            click.echo(json.dumps(entry_as_json(entry)))
             continue
         moved = f"{entry.before or 'none'} → {entry.after or 'none'}" if entry.before or entry.after else ""
         what = moved or (f"version {entry.version}" if entry.version else "")
@@ -141,26 +139,20 @@ def versions(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from models.times import rfc3339
+    from worker.version_report import versions_as_json
 
     with _registry(ctx.obj) as (settings, _, registry):
-        aliases, statuses, found = registry.aliases(), registry.statuses(), registry.versions()
-    roles = {aliases.previous: "previous", aliases.candidate: "candidate", aliases.incumbent: "incumbent"}
+        found = versions_as_json(registry)
     if not found and not as_json:
         click.echo(f"model {settings.model.name!r} has no version: fit one with `killick fit FILE`")
     for info in found:
-        role, status = roles.get(info.version, ""), statuses.get(info.version, "")
         if as_json:
-            click.echo(json.dumps(_as_json(info, role, status)))
+            click.echo(json.dumps(info))
         else:
-            parent = f"(from version {info.parent})" if info.parent else ""
-            click.echo(f"{info.version:>4}  {role or status:<9}  {rfc3339(info.created_ms):<24}  "
-                       f"{info.weights_sha256[:SHORT]}  {info.actor}: {info.reason} {parent}".rstrip())  # fmt: skip
-
-
-def _as_json(info: VersionInfo, role: str, status: str) -> dict[str, Any]:
-    import msgspec
-
-    return {**msgspec.to_builtins(info), "role": role, "status": status}
+            parent = f"(from version {info['parent']})" if info["parent"] else ""
+            role, made = info["role"] or info["status"], rfc3339(info["created_ms"])
+            line = f"{info['version']:>4}  {role:<9}  {made:<24}  {info['weights_sha256'][:SHORT]}  "
+            click.echo(line + f"{info['actor']}: {info['reason']} {parent}".rstrip())
 
 
 @versions.command()
@@ -208,7 +200,9 @@ def _registry(session: Session) -> Iterator[tuple[Settings, Client, Registry]]:
 
 
 def _by(actor: str | None, reason: str) -> dict[str, Any]:
-    return {"actor": actor or this_actor(), "reason": reason, "now_ms": int(time.time() * 1_000)}
+    from worker.changes import by
+
+    return by(actor or this_actor(), reason)
 
 
 def _swap(
@@ -242,21 +236,15 @@ def _swap(
 
 def _say_durable(client: Client, registry: Registry) -> None:
     """Wait until the change is on the server's disk; a line where that can't be had."""
-    from models.server import OnDisk, promise
+    from worker.changes import DISK_MS, on_disk
 
-    promised = promise(client)
-    if promised == "none":
+    there = on_disk(client, registry)
+    if there is None:
         click.echo(
             "this Redis can't say what is on its disk: a power cut may undo the change (`killick doctor`)", err=True
         )
-    if promised != "on request":
-        return
-    disk = OnDisk(client, registry.disk_key)
-    try:
-        if not disk.reached(DISK_MS):
-            click.echo(f"the change is not on Redis' disk after {DISK_MS / 1000:.0f} s: see its log", err=True)
-    finally:
-        disk.close()
+    elif not there:
+        click.echo(f"the change is not on Redis' disk after {DISK_MS / 1000:.0f} s: see its log", err=True)
 
 
 def _wait(settings: Settings, client: Client, registry: Registry, aliases: Aliases, timeout_s: float) -> int:

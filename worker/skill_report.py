@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from models.errors import VersionError
 from models.times import rfc3339
 from models.windows import DAY_HOURS, HOUR_MS, POOLED, SCALINGS, WINDOWS, Book, figures
 from worker import wiring
 from worker.drift_told import Told, read_told
 from worker.store import START, ModelStore, PartitionStore, counted_to
+from worker.version_report import role_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from models.blocks import Floats
-    from models.registry import Aliases, Status
+    from models.registry import Aliases, Registry, Status
     from models.server import Client
     from models.windows import Figures, Scaling
     from worker.settings import Settings
@@ -120,13 +122,27 @@ class Report:
 
     def role(self, version: int) -> str:
         """What a version is."""
-        aliases = self.aliases
-        named = {aliases.previous: "previous", aliases.candidate: "candidate", aliases.incumbent: "incumbent"}
-        return named.get(version, self.statuses.get(version, ""))
+        return role_of(self.aliases, version) or self.statuses.get(version, "")
 
     def versions(self) -> list[int]:
         """The versions that have pairs: the one that answers first, then the newest."""
         return sorted(self.book.versions, key=lambda number: (number != self.aliases.incumbent, -number))
+
+    def chosen(self, version: int | None, registered: Registry) -> list[int]:
+        """The versions that have pairs, or this one of them.
+
+        Raises:
+            VersionError: it has none.
+        """
+        found = [number for number in self.versions() if version in (None, number)]
+        if version is None or found:
+            return found
+        known = any(info.version == version for info in registered.versions())
+        having = ", ".join(map(str, self.book.versions)) or "none"
+        raise VersionError(
+            f"version {version} of model {self.model!r} {'has no pairs yet' if known else 'does not exist'}",
+            f"versions with pairs: {having}",
+        )
 
     def scores(self, version: int) -> Scores:
         """Of all windows."""

@@ -136,6 +136,11 @@ class Aside(Generic[Found]):
         self._thread.join(max(0.0, self._began + within_s - time.monotonic()))
         return self._found
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will be found."""
+        return not self._thread.is_alive()
+
     def _run(self) -> None:
         with suppress(KillickError):
             self._found = self._work()
