@@ -17,10 +17,10 @@ import msgspec
 import numpy as np
 from rich.table import Table
 
-from consumers.stream import Arrivals, Partition, admit
+from consumers.past import admitted
 from models.drift_inputs import inputs_of
 from models.errors import DataError
-from models.times import rfc3339, step_of
+from models.times import rfc3339
 from worker.patience import patiently
 from worker.progress import progress
 from worker.quiet import start_tensorflow
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from consumers.history import History
+    from consumers.stream import Partition
     from models.architecture import Architecture
     from models.blocks import Block
     from models.learning import EpochReport, TrainingOutcome, TrainingSettings
@@ -168,30 +169,18 @@ def observations(history: History, form: SeriesForm, console: Console) -> tuple[
     Raises:
         DataError: none is accepted.
     """
-    partition = Partition(form)
-    names = history.series
-    arrivals = Arrivals(
-        start=0,
-        end=len(history),
-        offset=np.arange(len(history), dtype=np.int64),
-        series=[names[i] for i in history.series_index.tolist()],
-        step=step_of(history.time_ms, form.interval_ms),
-        values=np.where(history.present, history.values, 0.0),
-        present=history.present,
-        resent=np.zeros(len(history), np.bool_),
-    )
-    admitted = admit(partition, arrivals, max_series=len(names) + 1)
+    partition, found = admitted(history, form)
     reasons: dict[str, int] = {}
-    for refusal in admitted.refusals:
+    for refusal in found.refusals:
         reasons[refusal.reason] = reasons.get(refusal.reason, 0) + 1
-    if admitted.duplicates:
-        _say(console, f"dropped {admitted.duplicates:,} exact duplicates")
+    if found.duplicates:
+        _say(console, f"dropped {found.duplicates:,} exact duplicates")
     for reason, count in sorted(reasons.items()):
-        first = next(refusal for refusal in admitted.refusals if refusal.reason == reason)
+        first = next(refusal for refusal in found.refusals if refusal.reason == reason)
         _say(console, f"left out as {reason}: {count:,}, the first: {first.error}")
-    if not len(admitted.block):
+    if not len(found.block):
         raise DataError("the history holds no observation that can be used", "see what was left out")
-    return partition, admitted.block
+    return partition, found.block
 
 
 def with_gain(architecture: Architecture, gain: tuple[float, ...]) -> Architecture:
