@@ -51,6 +51,7 @@ class Scored:
     """The pairs of one version in M observations, by lead; observations without any are not among them."""
 
     leads: tuple[int, ...]  # that are reported
+    row: Ints  # (M,) which of the piece's observations
     slot: Ints  # (M,)
     step: Ints  # (M,)
     block: Ints  # (M,) which of the blocks that were given
@@ -162,6 +163,7 @@ class Scorer:
             of = np.repeat(having, [len(blocks[i]) for i in having])
             found[version] = Scored(
                 leads=reported_leads(len(forecasts)),
+                row=rows,
                 slot=np.concatenate([blocks[i].slot for i in having])[some],
                 step=np.concatenate([blocks[i].step for i in having])[some],
                 block=of[some] + first,

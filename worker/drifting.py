@@ -54,7 +54,7 @@ class DriftWatch:
         self._new: list[float] = []  # losses that are not stored yet
         self._forget = 0
         self._requests: list[Request] = []
-        self._moot = ""  # the trigger whose requests were about a version that answers no more
+        self._answers: int | None = None  # the version that does from now on: requests about others are moot
         self._changed = False
         self.state = State()
         self._detectors = LossDrift(limits)
@@ -81,7 +81,7 @@ class DriftWatch:
                 self.state.version = version
                 self.state.raised.clear()
                 self._detectors = LossDrift(self._limits)
-                self._moot, self._requests = TRIGGER, []
+                self._answers, self._requests = version, []
             before = self._detectors.forgotten
             drifts = self._detectors.add(loss)
             self._new.append(loss)
@@ -156,12 +156,12 @@ class DriftWatch:
         if not self._changed:
             return
         state = msgspec.msgpack.encode(self.state)  # JSON knows no NaN
-        self._store.change_drift(self._revision, state, self._new, self._forget, self._requests, self._moot)
+        self._store.change_drift(self._revision, state, self._new, self._forget, self._requests, self._answers)
         self._revision += 1
         self._all_saved()
 
     def _all_saved(self) -> None:
-        self._new, self._forget, self._requests, self._moot, self._changed = [], 0, [], "", False
+        self._new, self._forget, self._requests, self._answers, self._changed = [], 0, [], None, False
 
     def _once(self, name: str, drift: Drift | None, over: bool, step: int, now_ms: int) -> None:  # noqa: FBT001
         """Raise what was not there before; only when it is clearly `over` it may come again."""

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from consumers.roster import incumbent_at
+from models import duels
 from models.errors import DataError, OffsetConflict
 from models.tally import Scorer
 from models.windows import DAY_HOURS, HOUR_MS, Book, Key
 from worker.store import START, Advance, encode_sums, offset_of, sums_field
+from worker.tenures import tenures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from consumers.roster import Seat
     from models.blocks import Block, Bools, Floats, Ints
     from models.drift_inputs import TrainedInputs
+    from models.duels import Duels
     from models.scaling import SeriesForm
     from models.tally import Scored
     from worker.store import Losses, PartitionStore
@@ -74,6 +77,7 @@ class PartitionMonitor:
         self._seen = 0  # up to where it was read: at its end there may be records that make no block
         self.book = Book()
         self.losses: Losses = {}
+        self.duels: Duels = {}
         self.inputs: dict[tuple[int, int], Ints] = {}  # (version, hour) → counts
         self.seats: Sequence[Seat] = ()
         self.touched: set[Key] = set()  # entries of the book that changed since somebody asked
@@ -112,6 +116,7 @@ class PartitionMonitor:
         self.place, self.observations = standing.place, standing.observations
         self.newest = standing.newest if standing.observations else None
         (self.book, self.inputs), self.losses = self._store.sums(), self._store.losses()
+        self.duels = self._store.duels()
         self.hour = None if self.newest is None else self._hour_under_way(self.newest)
         if head is None or head.trimmed <= begin:  # else they lack what went meanwhile
             for first, recent in self._store.trails(standing.trails):
@@ -136,8 +141,10 @@ class PartitionMonitor:
         """Let blocks go that were never archived, as nobody archives them any more."""
         self._store.need("archive", None)
 
-    def step(self, fed: int | None) -> int:
-        """How many observations were counted; the detectors were `fed` up to this step, whose losses may go.
+    def step(self, fed: int | None, judged: int | None = None) -> int:
+        """How many observations were counted.
+
+        The detectors were `fed` up to this step, whose losses may go; gate and guard have `judged` duels up to that.
 
         Raises:
             FencedError, OffsetConflict: another monitor is at work, or Redis lost its tail: open anew.
@@ -160,7 +167,7 @@ class PartitionMonitor:
         steps = [int(block.step.max()) for block in filled] + ([] if self.newest is None else [self.newest])
         change = Advance(self.place, place, max(steps, default=0), count)
         try:
-            self._count(filled, change, fed)
+            self._count(filled, change, fed, judged)
         except DataError as error:
             raise DataError(
                 f"partition {self.partition}: the blocks after offset {self.offset} don't follow the others ({error})",
@@ -188,17 +195,20 @@ class PartitionMonitor:
             self._store.keep_trails(self._scorer.trails, self.place, self.offset)
             self._changed, self._kept_at = 0, now
 
-    def _count(self, blocks: Sequence[Block], change: Advance, fed: int | None) -> None:
-        """Add the blocks to sums, losses and inputs, and write into `change` what that changed."""
+    def _count(self, blocks: Sequence[Block], change: Advance, fed: int | None, judged: int | None) -> None:
+        """Add the blocks to sums, losses, duels and inputs, and write into `change` what that changed."""
         answering = np.array([incumbent_at(self.seats, block.start) or 0 for block in blocks])
         touched: set[Key] = set()
         lost: set[tuple[int, int]] = set()
+        fought: set[tuple[int, int, int]] = set()
+        side_by_side = tenures(self.seats, blocks)
         for scored in self._scorer.score(blocks):
             for version, one in scored.items():
                 hours = one.step * self._form.interval_ms // HOUR_MS
                 named, group = np.unique(hours, return_inverse=True)
                 touched |= self.book.add(version, one.leads, named, one.sums(group, len(named)))
                 lost |= self._lose(version, one, answering[one.block] == version, fed)
+            fought |= duels.count(self.duels, scored, side_by_side, judged)
         self.hour = hour = self._hour_under_way(change.newest)
         outdated = self.book.outdated(hour)
         for key in outdated:
@@ -215,6 +225,10 @@ class PartitionMonitor:
         change.forget_losses = [key for key in self.losses if fed is not None and key[0] <= fed]
         for fed_already in change.forget_losses:
             del self.losses[fed_already]
+        change.duels = {key: self.duels[key] for key in fought}
+        change.forget_duels = [key for key in self.duels if judged is not None and key[0] <= judged]
+        for judged_already in change.forget_duels:
+            del self.duels[judged_already]
 
     def _hour_under_way(self, newest: int) -> int:
         """The hour of event time that is not complete; before there are pairs, that of the `newest` step."""

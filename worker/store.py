@@ -6,10 +6,11 @@ on one node):
     monitor    hash: token, place (the last block that was counted), newest step, observations, which trails count
     sums       hash: hour/<version>/<hour>, day/…, life/… → sums; inputs/<version>/<hour> → counts of inputs
     losses     hash: <step>/<version> → number and sum of losses that the detectors were not fed yet
+    duels      hash: <step>/<answering version>/<other version> → sums that gate and guard were not fed yet
     trails     hash: <set>/<first slot> → the last values of series
     needs      the ledger's: `monitor` and `archive` say which blocks are still read
 
-Of the model: lease (who leads), drift (hash: revision, state), drift_losses (list), requests (stream).
+Of the model: lease (who leads), drift, gate, asking (hashes: revision, state), drift_losses (list), requests (stream).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
 
 from consumers.ledger import block_position, partition_tag
+from models.duels import Duel
 from models.errors import FencedError, LedgerError, OffsetConflict
 from models.references import Recent
 from models.registry import model_tag
@@ -35,14 +37,18 @@ if TYPE_CHECKING:
 
     from consumers.ledger import Head, Ledger
     from models.blocks import Ints
+    from models.duels import Duels
     from models.references import Trails
 
-LIBRARY = "killick_monitor_v1"
+LIBRARY = "killick_monitor_v2"
 CODE = resources.files("worker").joinpath("store.lua")
 FORMAT = 1  # of the bytes of sums and trails
 TRAIL_SLOTS = 2_048  # in one call, at most
 TRAIL_BYTES = 1_000_000  # in one call, about
 START = block_position(-1)
+Record = Literal["gate", "asking"]
+
+DUEL = struct.Struct(f"<{len(Duel._fields)}d")
 
 Losses = dict[tuple[int, int], tuple[int, float]]  # (step, version) → number, sum
 
@@ -86,6 +92,8 @@ class Advance:
     forget_sums: Sequence[str] = ()
     losses: Losses = field(default_factory=dict)
     forget_losses: Sequence[tuple[int, int]] = ()
+    duels: Duels = field(default_factory=dict)
+    forget_duels: Sequence[tuple[int, int, int]] = ()
 
 
 class PartitionStore:
@@ -135,6 +143,14 @@ class PartitionStore:
             found[step, version] = struct.unpack("<qd", data)
         return found
 
+    def duels(self) -> Duels:
+        """Duels that gate and guard may not have been fed."""
+        found: Duels = {}
+        for name, data in calling(self._client.hgetall, self._tag + "duels").items():
+            step, first, second = map(int, name.decode().split("/"))
+            found[step, first, second] = Duel(*DUEL.unpack(data))
+        return found
+
     def advance(self, change: Advance) -> None:
         """Move cursor and sums. Where no answer came, call again with the same change.
 
@@ -144,11 +160,14 @@ class PartitionStore:
             ServiceUnreachable: Redis did not answer.
         """
         arguments: list[bytes | str | int] = [change.expected, change.place, change.newest, change.observations]
-        losses = {f"{s}/{v}": struct.pack("<qd", *loss) for (s, v), loss in change.losses.items()}
-        gone = [f"{step}/{version}" for step, version in change.forget_losses]
+        losses = {_slashed(key): struct.pack("<qd", *loss) for key, loss in change.losses.items()}
+        gone = [_slashed(key) for key in change.forget_losses]
         arguments += [len(change.sums), *_flat(change.sums), len(change.forget_sums), *change.forget_sums]
         arguments += [len(losses), *_flat(losses), len(gone), *gone]
-        self._call("advance", ["monitor", "sums", "losses"], arguments)
+        duels = {_slashed(key): DUEL.pack(*duel) for key, duel in change.duels.items()}
+        gone = [_slashed(key) for key in change.forget_duels]
+        arguments += [len(duels), *_flat(duels), len(gone), *gone]
+        self._call("advance", ["monitor", "sums", "losses", "duels"], arguments)
 
     def keep_trails(self, trails: Trails, place: str, offset: int) -> None:
         """Keep the trails as they are at `place`; blocks that end at or before `offset` are no longer needed.
@@ -227,11 +246,12 @@ class ModelStore:
         losses: Sequence[float],
         forget: int,
         requests: Sequence[Request],
-        moot: str = "",
+        answers: int | None = None,
     ) -> None:
         """Put down the detectors' state after `losses` more, of all of which the oldest are let go; and ask.
 
-        `moot`: before that, requests of this trigger are let go. Where no answer came, call again with the same words.
+        Where another version `answers` by now, what was asked for because of the drift of one before is let go, also
+        if somebody is at work on it. Where no answer came, call again with the same words.
 
         Raises:
             FencedError: another monitor leads.
@@ -240,9 +260,25 @@ class ModelStore:
         """
         arguments: list[bytes | str | int] = [self._token, revision, state, len(losses)]
         arguments += [struct.pack("<d", loss) for loss in losses]
-        arguments += [forget, moot, *(msgspec.json.encode(request) for request in requests)]
+        arguments += [forget, "" if answers is None else answers]
+        arguments += [msgspec.json.encode(request) for request in requests]
         reply = self._function("drift", ["lease", "drift", "drift_losses", "requests"], arguments)
         _judge(reply, "the detectors' state")
+
+    def state(self, name: Record) -> tuple[int, bytes]:
+        """Revision and state of the gate, or of what was asked for; empty where there is none yet."""
+        revision, state = calling(self._client.hmget, self._tag + name, ["revision", "state"])
+        return int(revision or 0), state or b""
+
+    def change(self, name: Record, revision: int, state: bytes, requests: Sequence[Request] = ()) -> None:
+        """Put down such a state, and ask. Where no answer came, call again with the same words.
+
+        Raises:
+            FencedError, OffsetConflict, ServiceUnreachable: as `change_drift`.
+        """
+        arguments: list[bytes | str | int] = [self._token, revision, state]
+        arguments += [msgspec.json.encode(request) for request in requests]
+        _judge(self._function("change", ["lease", name, "requests"], arguments), f"the state {name!r}")
 
     def waiting(self) -> tuple[int, int | None]:
         """How many requests wait, and when the oldest was made, in milliseconds since 1970."""
@@ -326,6 +362,10 @@ def _judge(reply: Sequence[Any], what: str) -> None:
     if kind == b"differs":
         theirs, ours = (word.decode() for word in reply[1:])
         raise LedgerError(f"{what} has format {theirs}, known is {ours}", "upgrade killick")
+
+
+def _slashed(key: Iterable[int]) -> str:
+    return "/".join(map(str, key))
 
 
 def _flat(words: Mapping[str, bytes]) -> Iterator[bytes | str]:

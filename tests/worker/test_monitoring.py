@@ -233,7 +233,7 @@ class Listening(Deaf):
 
     def fcall(self, name: str, *words: Any) -> Any:
         """The reply."""
-        self.calls.append(name.removeprefix("killick_monitor_v1_"))
+        self.calls.append(name.removeprefix("killick_monitor_v2_"))
         return super().fcall(name, *words)
 
 

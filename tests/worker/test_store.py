@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 import numpy as np
 import pytest
 
 from models import references
+from models.duels import Duel
 from models.errors import FencedError, LedgerError, OffsetConflict, ServiceUnreachable
 from models.references import Observed, Recent, Trails
 from models.server import calling, connect
@@ -46,10 +47,11 @@ def sums_of(seed: int) -> np.ndarray:
 def first_advance() -> Advance:
     """From the start to the block that ends at 7."""
     sums = {"hour/3/412": encode_sums(LEADS, sums_of(1)), "life/3/0": encode_sums(LEADS, sums_of(2))}
-    return Advance(START, "7-1", 99, 5, sums=sums, losses={(98, 3): (4, 1.5), (99, 3): (2, 0.25)})
+    duels = {(98, 3, 4): Duel(4, 0.1, 1 / 3, 3, 2, 1, 0), (99, 3, 4): Duel(1, 2.5, 1.5, 1, 9, 0, 2)}
+    return Advance(START, "7-1", 99, 5, sums=sums, losses={(98, 3): (4, 1.5), (99, 3): (2, 0.25)}, duels=duels)
 
 
-def test_cursor_sums_and_losses_move_together(client: Client) -> None:
+def test_cursor_sums_losses_and_duels_move_together(client: Client) -> None:
     """What one call writes is there afterwards, to the bit, and what it lets go is not."""
     store = PartitionStore(client, "m", 2, "mine")
     assert store.take() == Standing()
@@ -57,8 +59,12 @@ def test_cursor_sums_and_losses_move_together(client: Client) -> None:
     assert store.standing() == Standing(place="7-1", newest=99, observations=5)
     counts = np.array([2], "<i8").tobytes()
     sums = {"hour/3/413": encode_sums(LEADS, sums_of(3)), "inputs/3/413": counts}
-    second = Advance("7-1", "9-2", 101, 4, sums=sums, losses={(99, 3): (3, 0.5)})
-    store.advance(replace(second, forget_sums=["hour/3/412"], forget_losses=[(98, 3)]))
+    assert PartitionStore(client, "m", 2).duels() == first_advance().duels
+    duels = {(99, 3, 4): Duel(2, 3.5, 1.5, 1, 9, 0, 2), (-3, 4, 3): Duel(1)}
+    second = Advance("7-1", "9-2", 101, 4, sums=sums, losses={(99, 3): (3, 0.5)}, duels=duels)
+    forget = replace(second, forget_sums=["hour/3/412"], forget_losses=[(98, 3)], forget_duels=[(98, 3, 4)])
+    store.advance(forget)
+    assert store.duels() == duels
     book = PartitionStore(client, "m", 2).sums()[0]
     assert book.leads == {3: LEADS}
     assert set(book.sums) == {Key("life", 3), Key("hour", 3, 413)}
@@ -248,7 +254,54 @@ def test_drift_state_losses_and_requests_move_together_and_once(client: Client) 
     with pytest.raises(OffsetConflict):
         other.change_drift(2, b"fourth", [6.0], 0, [])
     assert (other.drift(), len(other.requests())) == ((3, b"third"), 2)
-    by_hand = msgspec.structs.replace(request(4), trigger="person")
-    other.change_drift(3, b"fourth", [], 0, [by_hand])
-    other.change_drift(4, b"fifth", [], 0, [request(5)], moot="drift")
-    assert other.requests() == [by_hand, request(5)]
+
+
+def about(number: int, version: int | None, trigger: str = "drift") -> Request:
+    """A request because of a version's drift, or without one."""
+    evidence = {} if version is None else {"version": version}
+    return msgspec.structs.replace(request(number), trigger=trigger, evidence=evidence)
+
+
+def test_another_version_ends_what_the_drift_of_those_before_asked_for(client: Client) -> None:
+    """Also for who is at work on it, and for good; what others ask for, and what is about this version, stays."""
+    store, key = ModelStore(client, "m", "one"), "killick:{m}:requests"
+    asked = [about(1, 1), about(2, None, "operator"), about(3, 2), about(4, 1), about(5, 1, "http")]
+    store.change_drift(0, b"first", [], 0, asked)
+    calling(client.xgroup_create, key, "workers", "0")
+    calling(client.xgroup_create, key, "others", "0")
+    for group in ("workers", "others"):
+        calling(client.xreadgroup, group, "someone", {key: ">"})
+    store.change_drift(1, b"second", [], 0, [about(6, 1)])
+    assert len(store.requests()) == 6
+    store.change_drift(2, b"third", [], 0, [about(7, 2)], answers=2)
+    assert [one.id for one in store.requests()] == ["2", "3", "5", "7"]
+    for group in ("workers", "others"):
+        assert calling(client.xpending, key, group)["pending"] == 3
+        (_, entries), *_ = calling(client.xreadgroup, group, "someone", {key: "0"})
+        assert all(fields for _, fields in entries)
+
+
+@pytest.mark.parametrize("name", ["gate", "asking"])
+def test_a_state_and_its_requests_move_together_and_once(client: Client, name: Literal["gate", "asking"]) -> None:
+    """As the detectors' state: by who leads, or by nobody else, one revision after another."""
+    deaf = Deaf(client)
+    store = ModelStore(cast("Client", deaf), "m", "one")
+    assert store.state(name) == (0, b"")
+    for revision, loses in enumerate(("the call", "the answer")):
+        deaf.loses = loses
+        with pytest.raises(ServiceUnreachable):
+            store.change(name, revision, b"%d" % revision, [request(revision)])
+        for _ in range(2):
+            store.change(name, revision, b"%d" % revision, [request(revision)])
+    assert store.state(name) == (2, b"1")
+    assert store.requests() == [request(0), request(1)]
+    other = ModelStore(client, "m", "other")
+    other.lease(LEASE_MS)
+    with pytest.raises(FencedError):
+        store.change(name, 2, b"mine", [request(2)])
+    other.change(name, 2, b"theirs")
+    other.release()
+    with pytest.raises(OffsetConflict):
+        store.change(name, 2, b"mine", [request(2)])
+    assert store.state(name) == (3, b"theirs")
+    assert len(store.requests()) == 2
