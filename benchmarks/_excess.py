@@ -143,8 +143,8 @@ def trained(stream: Stream, plan: FitPlan) -> tuple[Version, dict[str, Version]]
 
 
 def _weights(architecture: Architecture, span: Sequences, plan: FitPlan, weights: Weights | None = None) -> Weights:
+    from models.epochs import train
     from models.sequences import Spans
-    from models.training import train
 
     spans = Spans(round((1.0 - VALIDATION) * span.steps), span.steps, span.steps)
     return train(architecture, span, spans, plan.training, weights=weights).weights

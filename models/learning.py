@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Literal
 from models.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from models.architecture import Weights
 
 FINAL_RATE_SHARE = 0.05  # of the rate, where the cosine ends
@@ -16,6 +18,8 @@ DECAY_EPOCHS = 8.0  # after so many a decaying rate is halved
 LEAST_GAINED = 0.005  # of the reference's validation loss: less is nothing
 LEAST_LEARNED = 0.02  # of the reference's training loss
 OVERFIT_RISE = 1.05  # of the best validation loss
+EXPLODED = "exploded"  # a diagnosis
+DIVERGED = 10.0  # times the validation loss before training
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class TrainingSettings:
 
     `epochs` at most; `patience` epochs without a better validation loss end it; `closing_epochs` more, at a
     quarter of the rate, take in the validation span. Rates fall by `schedule`: "constant", "cosine", or
-    "decaying" as 1/(1 + epoch/8). `batch_lanes` bounds the lanes of one step.
+    "decaying" as 1/(1 + epoch/8). `batch_lanes` bounds the lanes of one step. `l1` and `l2` weigh absolute and
+    squared kernels in the loss; `max_norm` bounds the norm of each unit's incoming weights, 0 leaves them free.
 
     Raises:
         ConfigError: a value can't be used.
@@ -43,7 +48,9 @@ class TrainingSettings:
     clip_norm: float = 1.0
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
+    l1: float = 0.0
     l2: float = 0.0
+    max_norm: float = 0.0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -59,7 +66,9 @@ class TrainingSettings:
             "clip_norm": (1e-6, 1e6),
             "dropout": (0.0, 0.9),
             "recurrent_dropout": (0.0, 0.9),
+            "l1": (0.0, 1.0),
             "l2": (0.0, 1.0),
+            "max_norm": (0.0, 1e6),
             "seed": (0, 2**31 - 1),
         }
         for name, (lowest, highest) in limits.items():
@@ -88,17 +97,29 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """What a training came to: the weights to use and how they were found."""
+    """What a training came to: the weights to use and how they were found.
+
+    An exploded one has a diagnosis and words for that, a curve that ends there, and no weights worth having.
+    `validation_mse` is in units of the series' scale; `steps` are all that were taken, `kept_steps` those that the
+    weights have taken.
+    """
 
     weights: Weights
     curve: tuple[EpochReport, ...]
     best_epoch: int
     reference_train_loss: float
     reference_validation_loss: float
+    validation_mse: float
     diagnosis: str
     words: str
     steps: int
+    kept_steps: int
     seconds: float
+
+    @property
+    def exploded(self) -> bool:
+        """Whether the training ended in numbers that are no weights."""
+        return self.diagnosis == EXPLODED
 
     @property
     def best(self) -> EpochReport:
@@ -107,8 +128,8 @@ class TrainingOutcome:
 
 
 def rate_at(settings: TrainingSettings, epoch: int) -> float:
-    """The rate of an epoch, counted from 1, by the schedule."""
-    done = (epoch - 1) / settings.epochs
+    """The rate of an epoch, counted from 1, by the schedule; it falls no further when the epochs are over."""
+    done = min(1.0, (epoch - 1) / settings.epochs)
     if settings.schedule == "cosine":  # Loshchilov & Hutter (2017), one cycle
         share = FINAL_RATE_SHARE + (1.0 - FINAL_RATE_SHARE) * 0.5 * (1.0 + math.cos(math.pi * done))
     elif settings.schedule == "decaying":
@@ -118,30 +139,42 @@ def rate_at(settings: TrainingSettings, epoch: int) -> float:
     return settings.rate * share
 
 
+def went_wrong(report: EpochReport, reference_validation_loss: float, step: int, rate: float) -> str:
+    """What says that a training exploded in this epoch; empty: it did not."""
+    if not math.isfinite(report.train_loss):
+        return f"exploded: the loss is {report.train_loss} at step {step} with rate {rate:g}"
+    if not math.isfinite(report.validation_loss):
+        return f"exploded: the validation loss is {report.validation_loss} after step {step} with rate {rate:g}"
+    if report.validation_loss > DIVERGED * reference_validation_loss > 0:
+        return (
+            f"exploded: the validation loss is {report.validation_loss:.4g} after step {step} with rate {rate:g}, "
+            f"more than {DIVERGED:g} times the {reference_validation_loss:.4g} before training"
+        )
+    return ""
+
+
 def diagnose(
-    curve: list[EpochReport], best: int, reference_train_loss: float, reference_validation_loss: float
+    curve: Sequence[EpochReport],
+    best: int,
+    reference_train_loss: float,
+    reference_validation_loss: float,
+    before: Literal["untrained", "before the update"] = "untrained",
 ) -> tuple[str, str]:
-    """One word and one sentence about a learning curve, against the losses of the untrained network."""
+    """One word and one sentence about a learning curve, against the losses of the weights that it began with."""
     last, kept = curve[-1], curve[best - 1]
     gained = 1.0 - kept.validation_loss / reference_validation_loss if reference_validation_loss > 0 else 0.0
     learned = 1.0 - last.train_loss / reference_train_loss if reference_train_loss > 0 else 0.0
     numbers = f"validation loss {kept.validation_loss:.4f} at epoch {best}, "
-    numbers += f"{reference_validation_loss:.4f} untrained"
+    numbers += f"{reference_validation_loss:.4f} {before}"
+    anew = before == "untrained"
     if gained < LEAST_GAINED and learned < LEAST_LEARNED:
-        return (
-            "underfit",
-            f"underfit: little was learned ({numbers}); try more units or epochs",
-        )
+        cure = "more units or epochs" if anew else "a higher rate or more epochs"
+        return "underfit", f"underfit: little was learned ({numbers}); try {cure}"
     if gained < LEAST_GAINED:
-        return (
-            "overfit",
-            f"overfit: what was learned doesn't carry over ({numbers}); try fewer units or more data",
-        )
+        cure = "fewer units or more data" if anew else "a lower rate or more data"
+        return "overfit", f"overfit: what was learned doesn't carry over ({numbers}); try {cure}"
     if last.validation_loss > OVERFIT_RISE * kept.validation_loss and last.train_loss < kept.train_loss:
         return "good fit", f"good fit, taken before it overfits ({numbers})"
     if best == last.epochs:
-        return (
-            "good fit",
-            f"good fit, still improving when the epochs ended ({numbers}); more epochs may help",
-        )
+        return "good fit", f"good fit, still improving when the epochs ended ({numbers}); more epochs may help"
     return "good fit", f"good fit ({numbers})"

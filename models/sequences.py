@@ -7,7 +7,7 @@ trained by what had not been observed (the horizon leak).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from models.errors import DataError
 from models.forecaster import inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from models.architecture import Architecture, Float32
     from models.scaling import Rows, SeriesForm
@@ -94,35 +94,37 @@ class Spans:
         return spans
 
 
-def sequences_of(architecture: Architecture, form: SeriesForm, rows: Rows) -> Sequences:
-    """The sequences in the rows of a whole history, one a slot; the series state was empty before it.
+def sequences_of(architecture: Architecture, form: SeriesForm, *parts: Rows) -> Sequences:
+    """The sequences in the rows of whole stretches, one series a slot; the series state was empty before each.
+
+    Stretches that don't follow each other in time lie side by side, as series of their own.
 
     Raises:
         DataError: they would not fit into memory.
     """
-    slot, step = rows.slot[rows.lane], rows.step
-    first = int(step.min())
-    shape = (int(slot.max()) + 1, int(step.max()) - first + 1)
+    slot, step, (series, first, end) = _placed(parts)
+    shape = (series, end - first)
     _check_size(shape, len(step), architecture)
     at = (slot, step - first)
     target = form.target_index
 
-    def dense(column: NDArray[Number], empty: int = 0) -> NDArray[Number]:
-        out = np.full(shape, empty, column.dtype)
-        out[at] = column
+    def dense(columns: list[NDArray[Number]], empty: int = 0) -> NDArray[Number]:
+        out = np.full(shape, empty, columns[0].dtype)
+        out[at] = np.concatenate(columns)
         return out
 
     network_inputs = np.zeros((*shape, architecture.input_size), np.float32)
-    network_inputs[at] = inputs(architecture, form, rows)
-    x = dense(rows.x[:, target])
-    base = x if architecture.form == "correction" else dense(rows.level[:, target])
+    network_inputs[at] = np.concatenate([inputs(architecture, form, rows) for rows in parts])
+    x = dense([rows.x[:, target] for rows in parts])
+    base = x if architecture.form == "correction" else dense([rows.level[:, target] for rows in parts])
+    age = dense([rows.age for rows in parts], -1)
     targets, known = _targets(
         x,
         base,
-        scale=dense(rows.scale[:, target]),
-        age=dense(rows.age, -1),
-        issued=dense(rows.source, -1) >= 0,
-        observed=dense(rows.present[:, target]),
+        scale=dense([rows.scale[:, target] for rows in parts]),
+        age=age,
+        issued=dense([rows.source for rows in parts], -1) >= 0,
+        observed=dense([rows.present[:, target] for rows in parts]),
         warm_up=min(form.period_steps, MAX_WARM_UP_STEPS),
         bounds=_bounds(architecture, form),
     )
@@ -130,10 +132,30 @@ def sequences_of(architecture: Architecture, form: SeriesForm, rows: Rows) -> Se
         inputs=network_inputs,
         targets=targets,
         known=known,
-        active=dense(rows.age, -1) >= 0,
-        fresh=dense(rows.age, -1) == 0,
+        active=age >= 0,
+        fresh=age == 0,
         first_step=first,
     )
+
+
+def _placed(parts: Sequence[Rows]) -> tuple[Ints, Ints, tuple[int, int, int]]:
+    """The series and step of each row, `(R,)`; how many series there are, the first step, and the end.
+
+    A stretch that begins after another has ended goes on in its series; `fresh` says that it begins there.
+    """
+    ended: list[int] = []  # by series: its last step so far
+    places: list[Ints] = [np.empty(0, np.int64)] * len(parts)
+    begins = [0]
+    for i in sorted(range(len(parts)), key=lambda i: int(parts[i].step.min())):
+        rows = parts[i]
+        series, first = int(rows.slot.max()) + 1, int(rows.step.min())
+        base = next(at for at in (*begins, len(ended)) if max(ended[at : at + series], default=first - 1) < first)
+        begins.append(base + series)
+        ended += [0] * (base + series - len(ended))
+        ended[base : base + series] = [int(rows.step.max())] * series
+        places[i] = rows.slot[rows.lane] + base
+    step = np.concatenate([rows.step for rows in parts])
+    return np.concatenate(places), step, (len(ended), int(step.min()), int(step.max()) + 1)
 
 
 def _check_size(shape: tuple[int, int], rows: int, architecture: Architecture) -> None:
@@ -187,11 +209,11 @@ def _targets(  # noqa: PLR0913 - columns of one table
     return targets, known
 
 
-def gains(sequences: Sequences, train_end: int) -> tuple[float, ...]:
+def gains(sequences: Sequences, train_end: int, begin: int = 0) -> tuple[float, ...]:
     """Root-mean-square of the scaled difference at each lead over the training span, g_k (RECIPE)."""
     found = []
     for k in range(1, sequences.horizon + 1):
-        issued = slice(0, max(0, train_end - k))
+        issued = slice(begin, max(begin, train_end - k))
         known = sequences.known[:, issued, k - 1]
         values = sequences.targets[:, issued, k - 1][known].astype(np.float64)
         found.append(max(LEAST_GAIN, float(np.sqrt(np.mean(values**2)))) if len(values) else 1.0)
@@ -210,8 +232,41 @@ class Batch:
     known: Float32  # (C, B, H) 1 or 0
 
 
+class Lanes(NamedTuple):
+    """Stretches of series that training walks side by side, by lane, `(B,)` each; steps of the common clock.
+
+    A label may be used when its forecast is issued at `label_begin` or later and its own time is before `label_end`.
+    """
+
+    series: Ints
+    start: Ints
+    stop: Ints
+    label_begin: Ints
+    label_end: Ints
+
+    def batch(self, sequences: Sequences, lanes: Ints, begin: int, end: int) -> Batch:
+        """The chunk `begin…end`, counted from the lanes' starts, of some lanes."""
+        return self.cut(sequences, lanes, self.start[lanes] + np.arange(begin, end)[:, None])
+
+    def cut(self, sequences: Sequences, lanes: Ints, time: Ints) -> Batch:
+        """What lies at the times `(C, B)` of some lanes; what is outside of them is not active and has no label."""
+        inside = (time >= self.start[lanes]) & (time < self.stop[lanes])
+        at = (self.series[lanes][None, :], np.clip(time, 0, sequences.steps - 1))
+        leads = np.arange(1, sequences.horizon + 1)
+        in_span = time[:, :, None] + leads < self.label_end[lanes][:, None]  # the label's own time
+        counts = inside & (time >= self.label_begin[lanes])
+        return Batch(
+            lanes=lanes,
+            inputs=sequences.inputs[at],
+            active=sequences.active[at] & inside,
+            fresh=sequences.fresh[at] & inside,
+            targets=sequences.targets[at],
+            known=(sequences.known[at] & in_span & counts[:, :, None]).astype(np.float32),
+        )
+
+
 class Walk:
-    """The lanes that training walks side by side: each series cut into segments, each walked in time order.
+    """Whole series, each cut into segments that are walked side by side, each in time order.
 
     Segment j ends where segment j + 1 begins, so the state at the end of one is what the next starts from in
     the following epoch (`handed_on`).
@@ -219,7 +274,6 @@ class Walk:
 
     def __init__(self, sequences: Sequences, end: int, chunk: int, segments: int) -> None:
         self._sequences = sequences
-        self._end = end
         self._chunk = chunk
         lanes: list[tuple[int, int, int, int]] = []  # series, start, stop, the lane before
         for series in range(len(sequences.active)):
@@ -232,6 +286,7 @@ class Walk:
             for i in range(pieces):
                 lanes.append((series, cuts[i], cuts[i + 1], len(lanes) - 1 if i else -1))
         self.series, self.start, self.stop, self.before = np.array(lanes, np.int64).reshape(-1, 4).T
+        self._lanes = Lanes(self.series, self.start, self.stop, self.start, np.full(len(lanes), end))
 
     @property
     def lanes(self) -> int:
@@ -252,6 +307,13 @@ class Walk:
         begins = [0, *range(first, self.longest, self._chunk)]
         return list(zip(begins, [*begins[1:], self.longest], strict=True))
 
+    def tour(self, rng: np.random.Generator, batch_lanes: int, burn_in_chunks: int) -> Iterator[tuple[Batch, bool]]:
+        """An epoch's batches of at most so many lanes, chunk after chunk, and whether they train or only burn in."""
+        groups = -(-self.lanes // batch_lanes)
+        for number, (begin, end) in enumerate(self.boundaries(rng)):
+            for batch in self.batches(begin, end, groups, rng):
+                yield batch, number >= burn_in_chunks
+
     def batches(self, begin: int, end: int, groups: int, rng: np.random.Generator) -> Iterator[Batch]:
         """The chunk `begin…end` of all lanes in `groups` batches, dealt out at random."""
         order = np.arange(self.lanes) if groups == 1 else rng.permutation(self.lanes)
@@ -260,26 +322,11 @@ class Walk:
 
     def batch(self, lanes: Ints, begin: int, end: int) -> Batch:
         """The chunk `begin…end`, counted from the lanes' starts, of some lanes."""
-        return self._cut(lanes, self.start[lanes] + np.arange(begin, end)[:, None])
+        return self._lanes.batch(self._sequences, lanes, begin, end)
 
     def at_times(self, lanes: Ints, begin: int, end: int) -> Batch:
         """The steps `begin…end` of the common clock of some lanes."""
-        return self._cut(lanes, np.repeat(np.arange(begin, end)[:, None], len(lanes), axis=1))
-
-    def _cut(self, lanes: Ints, time: Ints) -> Batch:
-        source = self._sequences
-        inside = (time >= self.start[lanes]) & (time < self.stop[lanes])  # (C, B)
-        at = (self.series[lanes][None, :], np.minimum(time, source.steps - 1))
-        leads = np.arange(1, source.horizon + 1)
-        in_span = time[:, :, None] + leads < self._end  # the label's own time is before the end
-        return Batch(
-            lanes=lanes,
-            inputs=source.inputs[at],
-            active=source.active[at] & inside,
-            fresh=source.fresh[at] & inside,
-            targets=source.targets[at],
-            known=(source.known[at] & in_span & inside[:, :, None]).astype(np.float32),
-        )
+        return self._lanes.cut(self._sequences, lanes, np.repeat(np.arange(begin, end)[:, None], len(lanes), axis=1))
 
     def handed_on(self, carried: Float32) -> Float32:
         """The state `(B, S)` to start the next epoch from: that at the end of the lane before, else zero."""

@@ -1,8 +1,8 @@
-"""Training: truncated back-propagation through time whose state is carried on, never reset between chunks.
+"""The steps of training: truncated back-propagation through time whose state is carried on from chunk to chunk.
 
-Lanes (series cut into segments) are walked side by side in time order, chunk after chunk; the state at a
-chunk's end is the next one's start, and across epochs a segment starts from where the one before it ended. In
-the first epoch the first chunk is burn-in: it moves the state and trains nothing. (Williams & Peng 1990.)
+What is walked comes from outside (`models.sequences.Walk`, `models.draws.Windows`), batch after batch; the state at a
+lane's chunk's end is where its next one starts. A chunk of burn-in moves the state and trains nothing. (Williams &
+Peng 1990.) How epochs make a training is in `models.epochs`.
 
 Adam is written out (Kingma & Ba 2015, algorithm 1, in its efficient form) so that the step is a function of
 weights and moments like everything else here: one compiled function serves all trainings of one shape, and
@@ -12,7 +12,6 @@ nothing is left behind by them.
 from __future__ import annotations
 
 import math
-import time
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,21 +19,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from models.errors import DataError, VersionError
-from models.learning import EpochReport, TrainingOutcome, TrainingSettings, diagnose, rate_at
 from models.network import Masks, Shape, Tensor, scan_waves
-from models.sequences import Batch, Sequences, Spans, Walk
-from models.weights import check_weights, fresh_weights
+from models.sequences import Batch, Sequences, Walk
+from models.weights import check_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from models.architecture import Architecture, Float32, Weights
+    from models.learning import TrainingSettings
 
 SPIN_UP_STEPS = 64
 EVALUATION_CHUNK = 256  # steps a call when nothing is trained
 ADAM_FIRST, ADAM_SECOND, ADAM_TINY = 0.9, 0.999, 1e-7
-CLOSING_RATE_SHARE = 0.25
 
 
 class Moments(NamedTuple):
@@ -52,6 +49,10 @@ class Moments(NamedTuple):
         tensors = [tf.constant(weights[name]) for name in architecture.weight_shapes()]
         return cls(tensors, [tf.zeros_like(w) for w in tensors], [tf.zeros_like(w) for w in tensors], 0)
 
+    def finite(self) -> bool:
+        """Whether all weights are numbers."""
+        return all(np.isfinite(weight.numpy()).all() for weight in self.weights)
+
     def as_arrays(self, architecture: Architecture) -> Weights:
         """The weights by name."""
         return {name: tensor.numpy() for name, tensor in zip(architecture.weight_shapes(), self.weights, strict=True)}
@@ -65,7 +66,9 @@ class Recipe(NamedTuple):
     clip_norm: float
     dropout: float
     recurrent_dropout: float
+    l1: float
     l2: float
+    max_norm: float
 
     @classmethod
     def of(cls, architecture: Architecture, settings: TrainingSettings) -> Recipe:
@@ -76,8 +79,17 @@ class Recipe(NamedTuple):
             settings.clip_norm,
             settings.dropout,
             settings.recurrent_dropout,
+            settings.l1,
             settings.l2,
+            settings.max_norm,
         )
+
+
+class Measured(NamedTuple):
+    """Means over the labels of a span; NaN: there are none."""
+
+    loss: float  # in units of the gain
+    mse: float  # squared errors in units of the series' scale: comparable between gains and losses
 
 
 class Trainer:
@@ -102,16 +114,16 @@ class Trainer:
         """The lanes over the steps before `end`, cut as the settings say."""
         return Walk(self._sequences, end, self._settings.chunk, self._settings.segments)
 
+    def usable(self, begin: int, end: int) -> int:
+        """How many labels lie inside `begin…end`."""
+        return self._sequences.usable(begin, end)
+
     def zero_state(self, lanes: int) -> Float32:
         """The carried state that series begin with, `(lanes, S)`."""
         return np.zeros((lanes, self._architecture.carried_size), np.float32)
 
     def step(self, batch: Batch, carried: Float32, rate: float) -> tuple[float, float, Float32]:
-        """Sum of losses, number of labels and the state `(B, S)` after one step on a batch.
-
-        Raises:
-            VersionError: the loss is not finite any more.
-        """
+        """Sum of losses, number of labels and the state `(B, S)` after one step on a batch."""
         moments = self.moments
         result = self._step(
             *self._data(batch, carried),
@@ -123,18 +135,12 @@ class Trainer:
             np.array([self._settings.seed, moments.steps], np.int32),
         )
         weights, first, second, total, labels, after = result
-        loss = float(total)
-        if not math.isfinite(loss):
-            raise VersionError(
-                f"training exploded: the loss is {loss} at step {moments.steps + 1} with rate {rate:g}",
-                "lower training.rate or training.clip_norm",
-            )
         self.moments = Moments(weights, first, second, moments.steps + 1)
-        return loss, float(labels), after.numpy()
+        return float(total), float(labels), after.numpy()
 
     def follow(self, batch: Batch, carried: Float32) -> tuple[float, float, Float32]:
         """As `step`, with nothing trained."""
-        total, labels, after = self._loss(*self._data(batch, carried), self.moments.weights)
+        total, _, labels, after = self._loss(*self._data(batch, carried), self.moments.weights)
         return float(total), float(labels), after.numpy()
 
     def _data(self, batch: Batch, carried: Float32) -> tuple[Float32, ...]:
@@ -149,42 +155,46 @@ class Trainer:
         )
 
     def epoch(
-        self, walk: Walk, carried: Float32, rate: float, rng: np.random.Generator, burn_in_chunks: int
-    ) -> tuple[float, Float32]:
-        """Mean loss over an epoch's labels and the lanes' state `(B, S)` at its end."""
-        groups = -(-walk.lanes // self._settings.batch_lanes)
+        self, tour: Iterable[tuple[Batch, bool]], carried: Float32, rate: float, most_steps: int | None = None
+    ) -> tuple[float, int, Float32]:
+        """Mean loss over an epoch's labels, their number, and the lanes' state `(B, S)` at its end.
+
+        `tour` gives batches and whether they train or only move the state. It ends when `most_steps` have been taken
+        in all, and at once when the loss is not finite any more, which is then given back.
+        """
         carried = carried.copy()
         total = labels = 0.0
-        for number, (begin, end) in enumerate(walk.boundaries(rng)):
-            for batch in walk.batches(begin, end, groups, rng):
-                trains = number >= burn_in_chunks and batch.known.any()
-                run = (lambda b, c: self.step(b, c, rate)) if trains else self.follow
-                loss, count, carried[batch.lanes] = run(batch, carried[batch.lanes])
-                if trains:
-                    total, labels = total + loss, labels + count
-        if not labels:
-            raise DataError(
-                f"{walk.lanes} segments of up to {walk.longest} steps hold no label to train on",
-                "give a longer history, or lower training.chunk or training.burn_in_chunks",
-            )
-        return total / labels, carried
+        for batch, wanted in tour:
+            trains = wanted and bool(batch.known.any())
+            before = carried[batch.lanes]
+            loss, count, carried[batch.lanes] = self.step(batch, before, rate) if trains else self.follow(batch, before)
+            if trains:
+                total, labels = total + loss, labels + count
+                if not math.isfinite(total) or self.moments.steps == most_steps:
+                    break
+        return (total / labels if labels else math.nan), int(labels), carried
 
     def evaluate(self, begin: int, end: int) -> float:
         """Mean loss over the labels inside `begin…end`, the state run through the steps before; NaN: none."""
+        return self.measure(begin, end).loss
+
+    def measure(self, begin: int, end: int) -> Measured:
+        """As `evaluate`, with the mean squared scaled error."""
         sequences = self._sequences
         spin_up = max(SPIN_UP_STEPS, self._architecture.period_steps)
         start = max(0, begin - spin_up)
         whole = Walk(sequences, end, EVALUATION_CHUNK, segments=1)
-        total = labels = 0.0
+        cuts = [*range(start, begin, EVALUATION_CHUNK), *range(begin, end, EVALUATION_CHUNK), end]
+        sums = np.zeros(3)  # loss, squared error, labels
         for lanes in np.array_split(np.arange(whole.lanes), -(-whole.lanes // self._settings.batch_lanes)):
             carried = self.zero_state(len(lanes))
-            cuts = [*range(start, begin, EVALUATION_CHUNK), *range(begin, end, EVALUATION_CHUNK), end]
             for a, b in pairwise(cuts):
                 batch = whole.at_times(lanes, a, b)
-                loss, count, carried = self.follow(batch, carried)
+                *found, after = self._loss(*self._data(batch, carried), self.moments.weights)
+                carried = after.numpy()
                 if a >= begin:
-                    total, labels = total + loss, labels + count
-        return total / labels if labels else math.nan
+                    sums += [float(value) for value in found]
+        return Measured(*(sums[:2] / sums[2]).tolist()) if sums[2] else Measured(math.nan, math.nan)
 
 
 def output_gain(architecture: Architecture) -> Float32:
@@ -192,87 +202,6 @@ def output_gain(architecture: Architecture) -> Float32:
     if architecture.form == "plain":
         return np.ones(architecture.horizon, np.float32)
     return np.asarray(architecture.gain, np.float32)
-
-
-def train(
-    architecture: Architecture,
-    sequences: Sequences,
-    spans: Spans,
-    settings: TrainingSettings,
-    on_epoch: Callable[[EpochReport], None] | None = None,
-    weights: Weights | None = None,
-) -> TrainingOutcome:
-    """Weights trained on `…train_end`, stopped early by `train_end…validation_end`, then closed over both.
-
-    Raises:
-        DataError: there is nothing to train or to validate on.
-        VersionError: the training exploded.
-    """
-    started = time.monotonic()
-    rng = np.random.default_rng(settings.seed)
-    start = fresh_weights(architecture, settings.seed) if weights is None else weights
-    trainer = Trainer(architecture, sequences, settings, start)
-    if not sequences.usable(spans.train_end, spans.validation_end):
-        raise DataError("the validation span holds no label", "give a longer history or a larger validation share")
-    untrained = (
-        trainer.evaluate(0, spans.train_end),
-        trainer.evaluate(spans.train_end, spans.validation_end),
-    )
-    curve, best, kept = _search(trainer, spans, settings, rng, on_epoch)
-    steps = trainer.moments.steps
-    trainer.moments = kept
-    _close(trainer, spans, settings, rng)
-    diagnosis, words = diagnose(curve, best, *untrained)
-    return TrainingOutcome(
-        weights=trainer.moments.as_arrays(architecture),
-        curve=tuple(curve),
-        best_epoch=best,
-        reference_train_loss=untrained[0],
-        reference_validation_loss=untrained[1],
-        diagnosis=diagnosis,
-        words=words,
-        steps=steps + trainer.moments.steps - kept.steps,
-        seconds=time.monotonic() - started,
-    )
-
-
-def _search(
-    trainer: Trainer,
-    spans: Spans,
-    settings: TrainingSettings,
-    rng: np.random.Generator,
-    on_epoch: Callable[[EpochReport], None] | None,
-) -> tuple[list[EpochReport], int, Moments]:
-    """The learning curve, its best epoch, and weights and moments as they were after it."""
-    walk = trainer.walk(spans.train_end)
-    carried = trainer.zero_state(walk.lanes)
-    curve: list[EpochReport] = []
-    best, kept = 0, trainer.moments
-    for epoch in range(1, settings.epochs + 1):
-        since = time.monotonic()
-        burn_in = settings.burn_in_chunks if epoch == 1 else 0
-        train_loss, carried = trainer.epoch(walk, carried, rate_at(settings, epoch), rng, burn_in)
-        carried = walk.handed_on(carried)
-        loss = trainer.evaluate(spans.train_end, spans.validation_end)
-        better = not curve or loss < curve[best - 1].validation_loss
-        if better:
-            best, kept = epoch, trainer.moments
-        curve.append(EpochReport(epoch, settings.epochs, train_loss, loss, better, time.monotonic() - since))
-        if on_epoch:
-            on_epoch(curve[-1])
-        if epoch - best >= settings.patience:
-            break
-    return curve, best, kept
-
-
-def _close(trainer: Trainer, spans: Spans, settings: TrainingSettings, rng: np.random.Generator) -> None:
-    """Take the validation span in: a few epochs over training and validation at a low rate."""
-    walk = trainer.walk(spans.validation_end)
-    carried = trainer.zero_state(walk.lanes)
-    for number in range(settings.closing_epochs):
-        burn_in = settings.burn_in_chunks if number == 0 else 0
-        _, carried = trainer.epoch(walk, carried, settings.rate * CLOSING_RATE_SHARE, rng, burn_in)
-        carried = walk.handed_on(carried)
 
 
 @lru_cache(maxsize=32)
@@ -301,15 +230,20 @@ def _compiled_step(recipe: Recipe) -> Callable[..., tuple[Tensor, ...]]:
             total = _loss_sum(recipe.loss, outputs, targets / gain, known)
             labels = tf.reduce_sum(known)
             mean = total / tf.maximum(labels, 1.0)
+            if recipe.l1:
+                mean += recipe.l1 * tf.add_n([tf.reduce_sum(tf.abs(weights[i])) for i in kernels])
             if recipe.l2:
-                mean += recipe.l2 * tf.add_n([tf.reduce_sum(w * w) for w in weights if len(w.shape) == 2])
+                mean += recipe.l2 * tf.add_n([tf.reduce_sum(weights[i] * weights[i]) for i in kernels])
         gradients = [tf.clip_by_norm(g, recipe.clip_norm) for g in tape.gradient(mean, weights)]
         rate *= tf.sqrt(1.0 - ADAM_SECOND**number) / (1.0 - ADAM_FIRST**number)
         first = [ADAM_FIRST * m + (1.0 - ADAM_FIRST) * g for m, g in zip(first, gradients, strict=True)]
         second = [ADAM_SECOND * v + (1.0 - ADAM_SECOND) * g * g for v, g in zip(second, gradients, strict=True)]
         moved = [w - rate * m / (tf.sqrt(v) + ADAM_TINY) for w, m, v in zip(weights, first, second, strict=True)]
+        if recipe.max_norm:
+            moved = [_bounded(w, recipe.max_norm) if i in kernels else w for i, w in enumerate(moved)]
         return moved, first, second, total, labels, after
 
+    kernels = _kernels(recipe.shape)
     tensors = [tf.TensorSpec(shape, tf.float32) for shape in recipe.shape.weights]
     scalar = tf.TensorSpec([], tf.float32)
     signature = [*_data_signature(recipe.shape), tensors, tensors, tensors, scalar, scalar]
@@ -318,9 +252,24 @@ def _compiled_step(recipe: Recipe) -> Callable[..., tuple[Tensor, ...]]:
     )
 
 
+def _kernels(shape: Shape) -> list[int]:
+    """Which of the weights are kernels, not biases: by layer, and the head's."""
+    layers = range(len(shape.units))
+    return [*(3 * i + j for i in layers for j in (0, 1)), len(shape.weights) - 2]
+
+
+def _bounded(kernel: Tensor, most: float) -> Tensor:
+    """The kernel with each unit's incoming weights scaled down to a norm of at most `most`.
+
+    Srivastava et al. (2014), "Dropout", section 5.1; as the MaxNorm constraint of Keras.
+    """
+    norms = tf.sqrt(tf.reduce_sum(kernel * kernel, axis=0, keepdims=True))
+    return kernel * (most / tf.maximum(norms, most))
+
+
 @lru_cache(maxsize=32)
 def _compiled_loss(shape: Shape, loss: str) -> Callable[..., tuple[Tensor, ...]]:
-    """The loss and the state after a batch as a function: data, weights → loss, labels, state."""
+    """The loss and the state after a batch as a function: data, weights → loss, squared error, labels, state."""
 
     def run(  # noqa: PLR0913, PLR0917 - tensors of one step
         x: Tensor,
@@ -333,7 +282,8 @@ def _compiled_loss(shape: Shape, loss: str) -> Callable[..., tuple[Tensor, ...]]
         weights: list[Tensor],
     ) -> tuple[Tensor, ...]:
         outputs, after = scan_waves(shape, x, active, carried, weights, fresh)
-        return _loss_sum(loss, outputs, targets / gain, known), tf.reduce_sum(known), after
+        squared = tf.reduce_sum((outputs * gain - targets) ** 2 * known)
+        return _loss_sum(loss, outputs, targets / gain, known), squared, tf.reduce_sum(known), after
 
     tensors = [tf.TensorSpec(weight, tf.float32) for weight in shape.weights]
     return tf.function(  # type: ignore[no-any-return]

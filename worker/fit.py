@@ -235,7 +235,7 @@ def _train(
     settings: TrainingSettings,
     stream: TextIO,
 ) -> TrainingOutcome:
-    from models.training import train  # noqa: PLC0415
+    from models.epochs import train  # noqa: PLC0415
 
     with progress("training", settings.epochs, stream) as report:
 

@@ -281,9 +281,9 @@ class NetworkSettings(Section):
 
 
 class TrainingSettings(Section):
-    """How `killick fit` trains."""
+    """How networks are trained."""
 
-    about: ClassVar[str] = "How `killick fit` trains."
+    about: ClassVar[str] = "How networks are trained: by `killick fit`, and when candidates are made."
 
     epochs: int = Field(default=60, ge=1, le=10_000, description="most passes over the training span")
     patience: int = Field(
@@ -310,7 +310,9 @@ class TrainingSettings(Section):
     )
     dropout: float = Field(default=0.0, ge=0, le=0.9, description="share of a layer's inputs left out")
     recurrent_dropout: float = Field(default=0.0, ge=0, le=0.9, description="share of a layer's state left out")
+    l1: float = Field(default=0.0, ge=0, le=1, description="weight of the absolute weights in the loss")
     l2: float = Field(default=0.0, ge=0, le=1, description="weight of the squared weights in the loss")
+    max_norm: float = Field(default=0.0, ge=0, le=1e6, description="bound of a unit's incoming weights; 0 is none")
     validation: float = Field(
         default=0.15, gt=0, lt=0.5, description="share of the span that stops training, after it in time"
     )

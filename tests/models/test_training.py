@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from models.architecture import Architecture, Inputs
+from models.epochs import train
 from models.errors import ConfigError, DataError, VersionError
 from models.learning import EpochReport, TrainingSettings, diagnose, rate_at
 from models.network import Network, configure
 from models.preflight import check_handful, check_initial_loss, check_size, expected_loss, preflight
 from models.sequences import Sequences, Spans, Walk
-from models.training import Trainer, train
+from models.training import Trainer
 from models.weights import fresh_weights
 
 HORIZON = 3
@@ -212,7 +213,8 @@ def test_an_epoch_carries_each_segment_s_state_from_chunk_to_chunk() -> None:
     walk = trainer.walk(SPANS.train_end)
     assert walk.lanes == 8
     zero = trainer.zero_state(8)
-    _, carried = trainer.epoch(walk, zero, 0.0, np.random.default_rng(0), burn_in_chunks=0)
+    _, labels, carried = trainer.epoch(walk.tour(np.random.default_rng(0), 3, 0), zero, 0.0)
+    assert labels == sequences.usable(0, SPANS.train_end)
     for lane in range(8):
         segment = sequences.inputs[walk.series[lane], walk.start[lane] : walk.stop[lane]]
         x = np.repeat(segment[:, None], 8, axis=1)
@@ -238,7 +240,7 @@ def test_burn_in_moves_the_state_and_trains_nothing() -> None:
     trainer = Trainer(architecture_of(), sequences, QUICK, fresh_weights(architecture_of(), 1))
     walk = trainer.walk(SPANS.train_end)
     chunks = len(walk.boundaries(np.random.default_rng(4)))
-    trainer.epoch(walk, trainer.zero_state(walk.lanes), 1e-3, np.random.default_rng(4), chunks - 1)
+    trainer.epoch(walk.tour(np.random.default_rng(4), 256, chunks - 1), trainer.zero_state(walk.lanes), 1e-3)
     assert trainer.moments.steps == 1
 
 
