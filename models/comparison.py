@@ -1,6 +1,8 @@
 """Is B better than A over a recorded span? Tests and intervals for the mean difference of losses, step by step.
 
     Diebold-Mariano     t = mean / sqrt(long-run variance / n), corrected for small samples
+    screen              the same with a long-run variance from few slow cosines: it keeps its level where losses are
+                        alike for long (see docs/judgement.md for both)
     bootstrap           the interval of the mean, from blocks of random length drawn with replacement
     Holm                p-values of several finalists, put right for the choice among them
 
@@ -15,7 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.fft import dct
 
+from models.sequential import phi_of
 from models.verdict import Series
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ ROUNDING = 1e-12  # of the largest difference: less is no spread
 DRAWN = 1 << 22  # numbers that the bootstrap draws in one go: memory stays bounded
 WINDOW_SHARE = 20  # a band's point is a mean over this part of the span
 BAND_REPEATS = 500
+INDEPENDENT_SHARE = 0.25
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -54,6 +59,28 @@ def diebold_mariano(differences: Floats, horizon: int) -> tuple[float, float]:
     return statistic, float(stats.t.sf(statistic, n - 1))
 
 
+def screen_p_value(differences: Floats, horizon: int) -> float:
+    """The p-value that B is no better that a decision may rest on: no less than Diebold and Mariano's.
+
+    The long-run variance is the mean square of the first few cosine transforms, and there are as many degrees of
+    freedom (Lazarus, Lewis, Stock and Watson 2018, doi:10.1080/07350015.2018.1506926, the EWC test). There it is
+    0.4 n^(2/3) of them; here no more than a quarter of the number of independent steps that the span is worth,
+    n (1 - phi) / (1 + phi), since only the slowest have the variance that the mean has.
+    """
+    p_value = diebold_mariano(differences, horizon)[1]
+    if p_value == 1.0:
+        return 1.0
+    known = differences[~np.isnan(differences)]
+    n, mean = len(known), float(known.mean())
+    phi = phi_of(known - mean)
+    degrees = max(1, int(min(0.4 * n ** (2 / 3), INDEPENDENT_SHARE * n * (1.0 - phi) / (1.0 + phi))))
+    cosines = dct(known - mean, norm="ortho")[1 : degrees + 1]
+    long_run = float((cosines**2).mean())
+    if long_run <= 0.0:
+        return 1.0
+    return max(p_value, float(stats.t.sf(mean / math.sqrt(long_run / n), degrees)))
+
+
 def bootstrap_interval(
     differences: Floats, *, seed: int, level: float = 0.95, repeats: int = 2_000
 ) -> tuple[float, float]:
@@ -66,7 +93,7 @@ def bootstrap_interval(
     known = differences[~np.isnan(differences)]
     if not len(known):
         return math.nan, math.nan
-    means = _resampled_means(known[None], seed, repeats)[0]
+    means = _resampled_means(known, seed, repeats)
     low, high = np.quantile(means, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
     return float(low), float(high)
 
@@ -134,17 +161,13 @@ def band(differences: Floats, step: Ints, points: int = 200, *, seed: int) -> Se
 
 
 def _resampled_means(known: Floats, seed: int, repeats: int) -> Floats:
-    """Means of resamples of series without gaps, `(N, repeats)` from `(N, T)`; each with its own block length."""
+    """The means `(repeats,)` of resamples of `(T,)` numbers without gaps."""
     rng = np.random.default_rng(seed)
-    n = known.shape[1]
-    found = np.empty((len(known), repeats))
-    for row, values in enumerate(known):
-        length = block_length(values)
-        sums = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values]))])  # around the end once
-        for begin in range(0, repeats, max(1, DRAWN // n)):
-            end = min(repeats, begin + max(1, DRAWN // n))
-            found[row, begin:end] = _draw(rng, sums, n, length, end - begin)
-    return found
+    n, length = len(known), block_length(known)
+    sums = np.concatenate([[0.0], np.cumsum(np.concatenate([known, known]))])  # a block goes around the end once
+    at_once = max(1, DRAWN // n)
+    parts = [_draw(rng, sums, n, length, min(at_once, repeats - begin)) for begin in range(0, repeats, at_once)]
+    return np.concatenate(parts)
 
 
 def _draw(rng: np.random.Generator, sums: Floats, n: int, length: float, repeats: int) -> Floats:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.signal import lfilter
 from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped]
 from statsmodels.tsa.stattools import diebold_mariano_test  # type: ignore[import-untyped]
 
-from models.comparison import band, block_length, bootstrap_interval, diebold_mariano, holm
+from models.comparison import band, block_length, bootstrap_interval, diebold_mariano, holm, screen_p_value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,6 +64,39 @@ def test_where_nothing_can_be_told_nothing_is_better(differences: NDArray[np.flo
     assert diebold_mariano(differences, 24) == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("phi", [0.5, 0.9])
+def test_the_screen_rests_on_few_slow_cosines(phi: float) -> None:
+    """By sums over cosines: .4 n^(2/3) of them, and a quarter of the independent steps where those are fewer."""
+    x = ar(6, 400, phi) + 0.2
+    centred = x - x.mean()
+    found = float(centred[1:] @ centred[:-1] / (centred @ centred))
+    corrected = found + (1 + 3 * found) / 400
+    degrees = int(min(0.4 * 400 ** (2 / 3), 400 / 4 * (1 - corrected) / (1 + corrected)))
+    assert (degrees == 21) == (phi == 0.5)
+    at = np.arange(400) + 0.5
+    squares = [2 / 400 * float(np.cos(np.pi * j * at / 400) @ x) ** 2 for j in range(1, degrees + 1)]
+    by_hand = stats.t.sf(x.mean() / math.sqrt(np.mean(squares) / 400), degrees)
+    assert screen_p_value(x, 1) == pytest.approx(max(by_hand, diebold_mariano(x, 1)[1]))
+    assert screen_p_value(np.insert(x, [3, 99], math.nan), 1) == pytest.approx(screen_p_value(x, 1), rel=0.2)
+
+
+@pytest.mark.parametrize(("steps", "phi"), [(100, 0.5), (300, 0.9), (300, 0.97)])
+def test_the_screen_keeps_its_level_where_diebold_mariano_does_not(steps: int, phi: float) -> None:
+    """Of 500 spans without a difference: at most 5 % and two standard errors; Diebold-Mariano calls more better."""
+    spans = [ar(seed, steps, phi) for seed in range(500)]
+    screened = np.mean([screen_p_value(span, 24) <= 0.05 for span in spans])
+    plain = np.mean([diebold_mariano(span, 24)[1] <= 0.05 for span in spans])
+    assert screened <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 500)
+    assert phi < 0.9 or plain > 0.08
+
+
+def test_the_screen_calls_nothing_better_where_nothing_can_be_told() -> None:
+    """As Diebold-Mariano; and two steps that differ, of one lead, are no proof."""
+    assert screen_p_value(np.full(300, 0.1), 24) == 1.0
+    assert screen_p_value(np.empty(0), 1) == 1.0
+    assert screen_p_value(np.array([1.0, 1.001, 1.0]), 1) > 0.0
+
+
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("steps", [25, 200, 3_000])
 def test_block_lengths_are_those_of_arch(steps: int, phi: float) -> None:
@@ -102,6 +136,7 @@ def test_intervals_of_next_to_nothing() -> None:
     assert bootstrap_interval(np.full(40, 0.25), seed=1) == pytest.approx((0.25, 0.25))
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8))
 def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
     """In the order of the tests, ties included."""
