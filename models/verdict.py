@@ -52,11 +52,11 @@ class Cuts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
-    """One epoch of a learning curve; losses in units of the gain."""
+    """One epoch of a learning curve; losses in units of the gain, None where they were not finite any more."""
 
     epoch: int
-    train_loss: float
-    validation_loss: float
+    train_loss: float | None
+    validation_loss: float | None
 
 
 class Attempted(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     mse: float  # scaled
     mae: float  # unscaled, in the target's unit
     skill: float | None  # against persistence
-    by_lead: tuple[float, ...]  # scaled squared error at Verdict.leads
+    by_lead: tuple[float | None, ...]  # scaled squared error at Verdict.leads; None: no pair
     repeats: tuple[float, ...] = ()  # mse of the trainings with other seeds
 
 
@@ -125,6 +125,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str  # the decision in plain words
     version: int | None = None  # that was registered
     chosen: str | None = None  # strategy of the finalist
+    newest_step: int | None = None  # that was there when it was judged
     cuts: Cuts | None = None
     series: int = 0  # how many were judged on
     observations: int = 0

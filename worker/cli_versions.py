@@ -94,7 +94,7 @@ def rollback(session: Session, /, to: int | None, reason: str, actor: str | None
 @click.pass_obj
 def pause(session: Session, reason: str, actor: str | None) -> None:
     """Stop automatic promotion; people can promote all the same."""
-    with _registry(session) as (_, _, registry):
+    with opened(session) as (_, _, registry):
         registry.pause(**_by(actor, reason))
     click.echo("automatic promotion is paused until `killick resume`")
 
@@ -104,7 +104,7 @@ def pause(session: Session, reason: str, actor: str | None) -> None:
 @click.pass_obj
 def resume(session: Session, reason: str, actor: str | None) -> None:
     """Let automatic promotion go on."""
-    with _registry(session) as (_, _, registry):
+    with opened(session) as (_, _, registry):
         registry.resume(**_by(actor, reason))
     click.echo("automatic promotion may go on")
 
@@ -118,7 +118,7 @@ def audit(session: Session, as_json: bool, count: int | None) -> None:
     from models.times import rfc3339
     from worker.version_report import entry_as_json
 
-    with _registry(session) as (settings, _, registry):
+    with opened(session) as (settings, _, registry):
         found = registry.audit(count)
     if not found and not as_json:
         click.echo(f"nothing has happened to model {settings.model.name!r}: fit a version with `killick fit FILE`")
@@ -141,7 +141,7 @@ def versions(ctx: click.Context, as_json: bool) -> None:
     from models.times import rfc3339
     from worker.version_report import versions_as_json
 
-    with _registry(ctx.obj) as (settings, _, registry):
+    with opened(ctx.obj) as (settings, _, registry):
         found = versions_as_json(registry)
     if not found and not as_json:
         click.echo(f"model {settings.model.name!r} has no version: fit one with `killick fit FILE`")
@@ -161,7 +161,7 @@ def versions(ctx: click.Context, as_json: bool) -> None:
 @click.pass_obj
 def export(session: Session, version: int, folder: str) -> None:
     """Write architecture.json and weights.safetensors of VERSION."""
-    with _registry(session) as (_, _, registry):
+    with opened(session) as (_, _, registry):
         architecture, weights, _ = registry.load(version)
     target = Path(folder)
     try:
@@ -181,13 +181,13 @@ def export(session: Session, version: int, folder: str) -> None:
 @click.pass_obj
 def retire(session: Session, version: int, reason: str, actor: str | None) -> None:
     """Bar VERSION from ever being promoted; it stays in the registry, and can be exported."""
-    with _registry(session) as (_, _, registry):
+    with opened(session) as (_, _, registry):
         registry.retire(version, **_by(actor, reason))
     click.echo(f"version {version} is retired")
 
 
 @contextmanager
-def _registry(session: Session) -> Iterator[tuple[Settings, Client, Registry]]:
+def opened(session: Session) -> Iterator[tuple[Settings, Client, Registry]]:
     """The settings, a client, and the registry on it; the client is closed at the end."""
     from worker import wiring
 
@@ -217,7 +217,7 @@ def _swap(
 ) -> int:
     """The exit code: 0 when all partitions follow, or will when a consumer runs; 1 when one can't, or time ran out."""
     timeout_s = parse_duration(timeout).seconds
-    with _registry(session) as (settings, client, registry):
+    with opened(session) as (settings, client, registry):
         former = expected if expected is not None else registry.aliases().incumbent
         try:
             aliases = change(registry, former, by)
@@ -236,9 +236,9 @@ def _swap(
 
 def _say_durable(client: Client, registry: Registry) -> None:
     """Wait until the change is on the server's disk; a line where that can't be had."""
-    from worker.changes import DISK_MS, on_disk
+    from worker.changes import DISK_MS, Disk
 
-    there = on_disk(client, registry)
+    there = Disk(client, registry).reached()
     if there is None:
         click.echo(
             "this Redis can't say what is on its disk: a power cut may undo the change (`killick doctor`)", err=True

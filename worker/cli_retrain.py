@@ -1,0 +1,165 @@
+"""Commands on updating: `killick retrainer`, `retrain`, `approve`, `reject`, `verdicts`."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import click
+
+from models.errors import ConfigError, DataError, StaleCommand
+from worker.actor import this_actor
+from worker.changes import by
+from worker.cli_versions import of_change, opened
+from worker.durations import parse_duration
+
+if TYPE_CHECKING:
+    from models.verdict import Verdict
+    from worker.requests import RequestStore
+    from worker.session import Session
+    from worker.verdicts import VerdictStore
+
+GOALS = ("restore", "improve", "investigate")
+LOOK_S = 0.5
+
+
+@click.command()
+@click.pass_obj
+def retrainer(session: Session) -> None:
+    """Work requests off: train candidates, compare them with the incumbent, nominate the one that is better.
+
+    Start as many as you like: one is at work, the others take over when it falls silent. Stops on SIGTERM or Ctrl-C,
+    and another one takes up what it was at.
+    """
+    from worker.retrainer_service import serve
+
+    serve(session.settings())
+
+
+@click.command()
+@click.option("--goal", type=click.Choice(GOALS), default="restore", show_default=True, help="What the update is for.")
+@click.option("--wait", is_flag=True, help="Wait for the verdict, and show it.")
+@click.option("--timeout", metavar="TIME", default="2h", show_default=True, help="Longest wait.")
+@click.option("--cancel", metavar="ID", help="Take this request back; a retraining that answers it alone is given up.")
+@of_change
+@click.pass_obj
+def retrain(
+    session: Session, reason: str, actor: str | None, *, goal: str, wait: bool, timeout: str, cancel: str | None
+) -> int:
+    """Ask for a retraining: with --wait, stay until its verdict.
+
+    What a person asks for waits neither for a cool-down nor for data; a killick retrainer has to run.
+    """
+    from worker import wiring_updating
+    from worker.store import Request
+
+    if not reason.strip():
+        raise ConfigError("a retraining needs a reason", "say why: --reason TEXT; it goes into the verdict")
+    timeout_s = parse_duration(timeout).seconds
+    with opened(session) as (settings, client, _):
+        requests = wiring_updating.requests(settings, client)
+        if cancel is not None:
+            requests.cancel(cancel)
+            click.echo(f"request {cancel} is taken back")
+            return 0
+        request = Request(
+            id=uuid.uuid4().hex,
+            trigger="operator",
+            goal=goal,
+            why=f"{reason.strip()} ({actor or this_actor()})",
+            evidence={},
+            created_ms=int(time.time() * 1000),
+        )
+        requests.ask(request)
+        click.echo(f"asked: request {request.id}")
+        if not wait:
+            click.echo("`killick verdicts` shows how far it is, and what came of it")
+            return 0
+        verdict = _await(requests, wiring_updating.verdicts(settings, client), request.id, timeout_s)
+    click.echo(f"{verdict.outcome}: {verdict.sentence}")
+    if verdict.version is not None:
+        click.echo(f"version {verdict.version} is the candidate; `killick report {verdict.version}` shows why")
+    return 1 if verdict.outcome == "failed" else 0
+
+
+def _await(requests: RequestStore, verdicts: VerdictStore, request: str, timeout_s: float) -> Verdict:
+    """The verdict on a request, with its progress on standard error.
+
+    Raises:
+        StaleCommand: the request was taken back.
+        DataError: there is none in time.
+    """
+    deadline, said = time.monotonic() + timeout_s, ""
+    while time.monotonic() < deadline:
+        found = next((one for one in verdicts.recent(20) if request in one.requests), None)
+        if found is not None:
+            return found
+        now = requests.progress()
+        ours = now is not None and request in now.requests
+        note = f"{now.done} of {now.total} trainings: {now.note}" if now and ours else "waits for a retrainer"
+        if note != said:
+            click.echo(note, err=True)
+            said = note
+        if all(one.request.id != request for one in requests.waiting()) and not any(
+            request in one.requests for one in verdicts.recent(20)
+        ):
+            raise StaleCommand(f"request {request} was taken back", "see `killick verdicts`")
+        time.sleep(LOOK_S)
+    raise DataError(
+        f"no verdict on request {request} after {timeout_s:g} s", "does a `killick retrainer` run? the request waits on"
+    )
+
+
+@click.command()
+@click.argument("version", type=click.IntRange(min=1))
+@of_change
+@click.pass_obj
+def approve(session: Session, version: int, reason: str, actor: str | None) -> None:
+    """Sign the candidate VERSION off: with judgement.approval = "required" it is promoted only then.
+
+    It is promoted when it has won its live trial, at once if it has won already.
+    """
+    with opened(session) as (settings, _, registry):
+        registry.approve(version, **by(actor or this_actor(), reason))
+        needed = settings.judgement.approval == "required"
+    click.echo(f"version {version} is approved")
+    if not needed:
+        click.echo('judgement.approval is "automatic": it would have been promoted without that, too')
+
+
+@click.command()
+@click.argument("version", type=click.IntRange(min=1))
+@of_change
+@click.pass_obj
+def reject(session: Session, version: int, reason: str, actor: str | None) -> None:
+    """End the live trial of the candidate VERSION: it is a candidate no more."""
+    with opened(session) as (_, _, registry):
+        candidate = registry.aliases().candidate
+        if candidate != version:
+            raise StaleCommand(
+                f"version {version} is not the candidate, which is {candidate or 'none'}", "see `killick versions`"
+            )
+        registry.nominate(None, expected=version, **by(actor or this_actor(), reason))
+    click.echo(f"version {version} is no candidate any more")
+
+
+@click.command()
+@click.option(
+    "-n", "count", metavar="N", type=click.IntRange(min=1), default=10, show_default=True, help="The newest N."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: what waits, what is tried, the verdicts.")
+@click.pass_obj
+def verdicts(session: Session, count: int, as_json: bool) -> None:
+    """Show what is asked for, what is trained and tried at present, and the verdicts; newest first."""
+    from worker import wiring_updating
+    from worker.updating_view import lines, updating_json
+
+    with opened(session) as (settings, client, _):
+        view = wiring_updating.updating(settings, client, count)
+    if as_json:
+        click.echo(json.dumps(updating_json(view)))
+        return
+    for line in lines(view):
+        click.echo(line)

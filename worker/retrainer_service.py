@@ -1,0 +1,93 @@
+"""The process `killick retrainer`: wires a retrainer, serves its pages, and steps until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from models.errors import LedgerError, ServiceUnreachable
+from worker import wiring, wiring_updating
+from worker.metrics import Health, Pages
+from worker.metrics_retrainer import RetrainerMetrics
+from worker.retrainer import Stopped
+from worker.serving import run_until_told
+
+if TYPE_CHECKING:
+    from worker.retrainer import Retrainer
+    from worker.settings import Settings
+
+POLL_S = 1.0
+LONGEST_WAIT_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class RetrainerService:
+    """A retrainer with its metrics and pages, in the thread that calls `run`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._trouble = "starting"
+        self.metrics = RetrainerMetrics(settings.model.name)
+        self.pages = Pages(
+            settings.http.host, settings.retraining.port, self.metrics.registry, self.health, "retraining.port"
+        )
+
+    def stop(self) -> None:
+        """Ask `run` to finish; from any thread, or a signal."""
+        self._stopping.set()
+
+    def health(self) -> Health:
+        """What /healthz and /readyz say."""
+        return Health(alive=True, waiting_for=self._trouble, details={})
+
+    def run(self) -> None:
+        """Work requests off until asked to stop.
+
+        Raises:
+            KillickError: what waiting can't mend.
+        """
+        client = wiring.redis_client(self._settings)
+        try:
+            retrainer = wiring_updating.retrainer(self._settings, client, self._stopping.is_set)
+            self.metrics.watch(lambda: None if (now := retrainer.progress) is None else now.done)
+            log.info("retraining model %s", self._settings.model.name, extra={"action": "started"})
+            self._work(retrainer)
+            log.info("stopped", extra={"action": "stopped"})
+        finally:
+            client.close()
+            self.pages.close()
+
+    def _work(self, retrainer: Retrainer) -> None:
+        wait_s = POLL_S
+        while not self._stopping.is_set():
+            try:
+                verdict = retrainer.step(int(time.time() * 1000))
+            except Stopped:
+                return
+            except ServiceUnreachable as error:
+                if self._trouble != str(error):
+                    log.warning("waiting: %s", error, extra={"action": "waiting"})
+                self._trouble = str(error)
+                self.metrics.redis_up(up=False)
+                self._stopping.wait(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                continue
+            except LedgerError as error:
+                log.error("%s", error, extra={"action": "failed"})  # noqa: TRY400 - the message says it all
+                self._stopping.wait(LONGEST_WAIT_S)
+                continue
+            self._trouble, wait_s = "", POLL_S
+            self.metrics.redis_up(up=True)
+            if verdict is not None:
+                self.metrics.ended(verdict.trigger, verdict.outcome, verdict.seconds)
+            else:
+                self._stopping.wait(POLL_S)
+
+
+def serve(settings: Settings) -> None:
+    """Run one retrainer until SIGTERM or SIGINT."""
+    run_until_told(RetrainerService(settings))

@@ -1,0 +1,172 @@
+"""Where settings become a retrainer: as `worker/wiring.py`, for the processes that update."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from models.decision import JudgementLimits
+from worker import wiring
+from worker.requests import RequestStore
+from worker.store import PartitionStore
+from worker.verdicts import VerdictStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from models.learning import TrainingSettings
+    from models.server import Client
+    from models.strategies import Grid
+    from worker.lessons import Lessons, Sources
+    from worker.retrainer import Plans, Retrainer, Rules
+    from worker.settings import Settings
+    from worker.updating_view import Updating
+
+
+def requests(settings: Settings, client: Client, worker: str = "") -> RequestStore:
+    """The model's requests."""
+    return RequestStore(client, settings.model.name, worker)
+
+
+def verdicts(settings: Settings, client: Client) -> VerdictStore:
+    """The model's verdicts."""
+    return VerdictStore(client, settings.model.name)
+
+
+def judgement_limits(settings: Settings) -> JudgementLimits:
+    """What a candidate has to pass."""
+    judgement, interval_ms = settings.judgement, settings.interval_ms
+    return JudgementLimits(
+        gate=judgement.gate,
+        screen=judgement.screen,
+        alpha=judgement.alpha,
+        budget=judgement.budget,
+        harm_alpha=judgement.guard_alpha,
+        harm_steps=max(1, judgement.harm.ms // interval_ms),
+        deadline_steps=max(1, judgement.deadline.ms // interval_ms),
+    )
+
+
+def training_settings(settings: Settings) -> TrainingSettings:
+    """How networks are trained."""
+    from models.learning import TrainingSettings
+
+    training = settings.training
+    return TrainingSettings(**{field.name: getattr(training, field.name) for field in fields(TrainingSettings)})
+
+
+def grid(settings: Settings) -> Grid:
+    """What a retraining tries."""
+    from models.strategies import Budget, Grid
+
+    retraining, training = settings.retraining, settings.training
+    recents = (None if r == "all" else max(1, r.ms // settings.interval_ms) for r in retraining.recents)
+    return Grid(
+        strategies=retraining.strategies,
+        rates=retraining.rates,
+        recents=tuple(recents),
+        update=Budget(retraining.epochs, retraining.patience),
+        fresh=Budget(training.epochs, training.patience, training.rate),
+        seed=training.seed,
+    )
+
+
+def retrainer(settings: Settings, client: Client, stopping: Callable[[], bool]) -> Retrainer:
+    """A worker of the model's requests, with a name of its own.
+
+    Raises:
+        ConfigError: the archive's path can't be used.
+    """
+    from worker.retrainer import Retrainer
+    from worker.settling import Settler
+
+    worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    queue, judged = requests(settings, client, worker), verdicts(settings, client)
+    plans = _plans(settings)
+    settler = Settler(worker, queue, judged, wiring.registry(settings, client), plans.limits)
+    return Retrainer(worker, queue, judged, settler, _lessons(settings, client), plans, stopping)
+
+
+def _plans(settings: Settings) -> Plans:
+    from worker.retrainer import Plans
+    from worker.verdict_making import Impact
+
+    return Plans(
+        model=settings.model.name,
+        interval_ms=settings.interval_ms,
+        grid=grid(settings),
+        rules=_rules(settings),
+        limits=judgement_limits(settings),
+        impact=Impact(settings.impact.cost_per_unit_error, settings.impact.unit),
+    )
+
+
+def _rules(settings: Settings) -> Rules:
+    from worker.retrainer import Rules
+
+    retraining, interval_ms = settings.retraining, settings.interval_ms
+    return Rules(
+        cooldown_steps=retraining.cooldown.ms // interval_ms,
+        new_steps=retraining.new_data.ms // interval_ms,
+        executor=retraining.executor,
+        workers=retraining.workers,
+        repeats=retraining.repeats,
+        timeout_s=retraining.timeout.seconds,
+    )
+
+
+def _lessons(settings: Settings, client: Client) -> Lessons:
+    from worker.lessons import Lessons, Shares
+
+    retraining = settings.retraining
+    shares = Shares(
+        history_steps=retraining.history.ms // settings.interval_ms,
+        series=retraining.series,
+        validation=retraining.validation,
+        evaluation=retraining.evaluation,
+        recent_share=retraining.recent_share,
+        recent_inputs_steps=max(1, settings.drift.recent.ms // settings.interval_ms),
+    )
+    return Lessons(
+        _sources(settings, client), settings.series_form(), shares, training_settings(settings), retraining.threads
+    )
+
+
+def _sources(settings: Settings, client: Client) -> Sources:
+    from worker.lessons import Sources
+
+    registered = wiring.registry(settings, client)
+
+    def newest() -> int | None:
+        stores = (PartitionStore(client, settings.model.name, n) for n in range(registered.partitions()))
+        return max((s.newest for s in (store.standing() for store in stores) if s.newest is not None), default=None)
+
+    return Sources(
+        registry=registered,
+        ledgers=lambda: wiring.ledgers(settings, client),
+        archive=wiring.archive(settings),
+        histories=wiring.histories(settings),
+        newest=newest,
+    )
+
+
+def updating(settings: Settings, client: Client, count: int) -> Updating:
+    """What is to see of updating now, with the newest `count` verdicts."""
+    from worker.gate_told import GateTold, read_gate
+    from worker.store import ModelStore
+    from worker.updating_view import Updating
+
+    queue, judged = requests(settings, client), verdicts(settings, client)
+    _, state = ModelStore(client, settings.model.name).state("gate")
+    return Updating(
+        aliases=wiring.registry(settings, client).aliases(),
+        waiting=queue.waiting(),
+        progress=queue.progress(),
+        gate=read_gate(state, GateTold),
+        verdicts=judged.recent(count),
+        spent=judged.spent(),
+        budget=settings.judgement.budget,
+    )
