@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Words = TypeVar("Words", bound="Sequence[str]")  # the values of a metric's labels
 PEOPLE = "person"  # every actor that is no part of Killick: names of people are no labels
 AUTOMATIC = ("gate", "guard")
+TRIAL_OUTCOMES = ("promoted", "ended")
 
 
 class MonitorMetrics:
@@ -68,6 +69,7 @@ class MonitorMetrics:
                           {(): shown.memory_limit_bytes})  # fmt: skip
         yield from self._registry(shown)
         yield from self._drift(shown)
+        yield from self._judgement(shown)
         yield from self._skill(shown)
 
     def _registry(self, shown: Shown) -> Iterator[Metric]:
@@ -92,12 +94,31 @@ class MonitorMetrics:
         trends = {(window,): trend.direction for window, trend in shown.trends.items()}
         yield self._gauge("skill_trend", "Daily skill falls (-1), stays (0), rises (1).", trends, "window")
 
+    def _judgement(self, shown: Shown) -> Iterator[Metric]:
+        trial, guard = shown.gate.trial, shown.gate.guard
+        tried: list[str] = [] if trial is None else [str(trial.version)]
+        watched: list[str] = [] if guard is None else [str(guard.version)]
+        for name, text, versions, value in (
+            ("evidence", "E-value of the candidate's trial: that it is better; in a trial for harm, that it is worse.",
+             tried, trial.e_value if trial is not None else 0.0),
+            ("evidence_threshold", "The e-value that proves it.", tried, trial.needed if trial is not None else 0.0),
+            ("trial_steps", "Steps of the candidate's trial so far.", tried, trial.steps if trial is not None else 0),
+            ("guard_evidence", "E-value that the version that answered before is better than this one.",
+             watched, guard.e_value if guard is not None else 0.0),
+            ("guard_evidence_threshold", "The e-value at which the guard rolls back.",
+             watched, guard.needed if guard is not None else 0.0),
+        ):  # fmt: skip
+            yield self._gauge(name, text, {(version,): value for version in versions}, "version")
+        counts = {(outcome,): shown.gate.counts.get(outcome, 0) for outcome in TRIAL_OUTCOMES}
+        yield self._counter("trials", "Trials that are over.", counts, "outcome")
+        yield self._gauge("alpha_spent", "Level of all live trials so far together.", {(): shown.alpha_spent})
+        yield self._gauge("alpha_budget", "Level that all live trials together may take.", {(): shown.alpha_budget})
+
     def _skill(self, shown: Shown) -> Iterator[Metric]:
         book = shown.book
         skill: dict[tuple[str, ...], float] = {}
         errors: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in ("mae", "rmse", "bias", "mase")}
         pairs: dict[tuple[str, ...], float] = {}
-        evidence: dict[tuple[str, ...], float] = {}
         for version in sorted(shown.versions & set(book.versions)):
             for window in WINDOWS:
                 sums = book.window(version, window, shown.newest_hour)
@@ -110,8 +131,6 @@ class MonitorMetrics:
                         for reference, scores in found.skill.items():
                             skill[*words, reference, scaling] = float(scores[at])
                 pairs[str(version), window] = found.pairs
-            if version == shown.candidate:
-                evidence[str(version),] = found.pairs  # of its life: the last window
         labels = ("version", "lead", "window")
         yield self._gauge("skill_score", "1 - MSE / MSE(reference).", skill, *labels, "reference", "scaling")
         for name, text, values in (
@@ -122,7 +141,6 @@ class MonitorMetrics:
         ):
             yield self._gauge(name, text, values, *labels, "scaling")
         yield self._gauge("pairs", "Observations that met a forecast.", pairs, "version", "window")
-        yield self._gauge("evidence", "Pairs of the candidate so far.", evidence, "version")
 
     def _gauge(self, name: str, text: str, values: Mapping[Words, float], *labels: str) -> Metric:
         return self._filled(GaugeMetricFamily(f"killick_{name}", text, labels=["model", *labels]), values)

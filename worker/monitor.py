@@ -16,6 +16,7 @@ from worker.metrics import Health, Pages
 from worker.metrics_monitor import MonitorMetrics
 from worker.monitoring import Shown
 from worker.serving import run_until_told
+from worker.verdicts import VerdictStore
 
 if TYPE_CHECKING:
     from models.server import Client
@@ -73,13 +74,14 @@ class MonitorService:
 
     def _watch(self, monitor: Monitor, store: ModelStore, client: Client) -> None:
         poll_s = self._settings.monitor.poll.ms / 1000
+        verdicts = VerdictStore(client, self._settings.model.name)
         wait_s = poll_s
         while not self._stopping.is_set():
             try:
                 counted = monitor.step(time.monotonic(), int(time.time() * 1000))
                 self._stepped_at = time.monotonic()
                 if not counted or self._stepped_at - self._shown_at >= SHOW_S:
-                    self.metrics.show(shown(monitor, store, client))
+                    self.metrics.show(shown(monitor, store, verdicts, client, self._settings.judgement.budget))
                     self._shown_at = time.monotonic()
             except ServiceUnreachable as error:
                 if self._trouble != str(error):
@@ -95,8 +97,8 @@ class MonitorService:
                 self._stopping.wait(poll_s)
 
 
-def shown(monitor: Monitor, store: ModelStore, client: Client) -> Shown:
-    """What the metrics are to show now.
+def shown(monitor: Monitor, store: ModelStore, verdicts: VerdictStore, client: Client, budget: float) -> Shown:
+    """What the metrics are to show now; `budget` is the level of all live trials together.
 
     Raises:
         ServiceUnreachable: Redis did not answer.
@@ -108,6 +110,8 @@ def shown(monitor: Monitor, store: ModelStore, client: Client) -> Shown:
     waiting, oldest_ms = store.waiting()
     return replace(
         view,
+        alpha_spent=verdicts.spent(),
+        alpha_budget=budget,
         requests=waiting,
         oldest_request_s=0.0 if oldest_ms is None else max(0.0, time.time() - oldest_ms / 1000),
         memory_bytes=used,

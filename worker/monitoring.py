@@ -3,6 +3,8 @@
 step ─┬─ lease: does another one lead?
       ├─ every partition: new blocks ─► sums                     (worker/partition_monitor.py)
       ├─ losses of the steps that are over ─► detectors ─► requests     (worker/drifting.py)
+      ├─ duels of versions side by side ─► gate, guard ─► registry      (worker/judging.py)
+      ├─ time and pairs that went by ─► requests                        (worker/asking.py)
       └─ old blocks ─► archive                                   (worker/archiving.py)
 """
 
@@ -17,10 +19,14 @@ from typing import TYPE_CHECKING
 from models.drift_inputs import trained_inputs
 from models.errors import DataError, FencedError, KillickError, OffsetConflict
 from models.registry import Aliases
-from models.windows import HOUR_MS, Book
-from worker.drifting import recent_inputs
+from models.tally import COLUMNS, PAIRS
+from models.windows import HOUR_MS, LIFE, Book
+from worker.asking import Seen, trained_until_ms
+from worker.drifting import ASKING_TREND, recent_inputs
+from worker.gate_told import GateTold
+from worker.judging import Evidence
 from worker.partition_monitor import PartitionMonitor, Watched
-from worker.pending import complete, merged
+from worker.pending import complete, fought, merged, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +35,9 @@ if TYPE_CHECKING:
     from models.registry import Registry
     from models.scaling import SeriesForm
     from worker.archiving import Archiver
+    from worker.asking import Asking
     from worker.drifting import DriftWatch
+    from worker.judging import Judging
     from worker.store import ModelStore
 
 FED_AT_ONCE = 256  # losses: telling what quiet is takes about a second, and is due once in so many at most
@@ -56,6 +64,15 @@ class Times:
 
 
 @dataclass(frozen=True)
+class Minds:
+    """What makes something of the figures."""
+
+    drifts: DriftWatch
+    judging: Judging
+    asking: Asking
+
+
+@dataclass(frozen=True)
 class Shown:
     """What is to be seen of a monitor and of its model at one moment; the last ones are filled by its process."""
 
@@ -73,12 +90,15 @@ class Shown:
     statistics: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
     drifts: Mapping[str, int] = field(default_factory=dict)
     trends: Mapping[str, Trend] = field(default_factory=dict)
+    gate: GateTold = field(default_factory=GateTold)
     lags: Mapping[int, int] = field(default_factory=dict)
     blocks: Mapping[int, int] = field(default_factory=dict)
     archive_lags: Mapping[int, int] = field(default_factory=dict)
     archived: int = 0
     archive_failures: int = 0
     redis_up: bool = False
+    alpha_spent: float = 0.0
+    alpha_budget: float = 0.0
     requests: int = 0
     oldest_request_s: float = 0.0
     memory_bytes: int = 0
@@ -93,7 +113,7 @@ class Monitor:
         registry: Registry,
         form: SeriesForm,
         store: ModelStore,
-        drifts: DriftWatch,
+        minds: Minds,
         opens: Callable[[int], tuple[PartitionMonitor, Archiver | None]],
         times: Times,
     ) -> None:
@@ -111,7 +131,10 @@ class Monitor:
         self._audited: int | None = None  # the generation that `_changes` is of
         self._changes: tuple[int, Mapping[str, int]] = (0, {})
         self._doubted = False  # whether the last step met blocks that don't follow each other
-        self.drifts = drifts
+        self._trained_ms: int | None = None  # event time up to which the incumbent's training had data
+        self._judging = minds.judging
+        self._asking = minds.asking
+        self.drifts = minds.drifts
         self.leads = False
 
     def step(self, now: float, now_ms: int) -> int:
@@ -176,6 +199,7 @@ class Monitor:
             statistics=state.statistics,
             drifts=state.counts,
             trends=state.trends,
+            gate=self._judging.state,
             lags={m.partition: m.lag for m in monitors},
             blocks={m.partition: m.blocks() for m in monitors},
             archive_lags={n: a.lag(m.offset) for n, m, a in archivers},
@@ -198,6 +222,8 @@ class Monitor:
             return 0
         if not self.leads:
             self.drifts.open()
+            self._judging.open()
+            self._asking.open()
             self.leads = True
             log.info("this monitor leads", extra={"action": "leads"})
         self._open_new(now)
@@ -205,7 +231,7 @@ class Monitor:
         counted = 0
         for one in self._followed:
             self._go_on_leading()
-            new = one.monitor.step(self.drifts.state.step)
+            new = one.monitor.step(self.drifts.state.step, self._judging.state.step)
             if new:
                 one.moved_at = now
                 counted += new
@@ -213,7 +239,12 @@ class Monitor:
             if one.archiver is not None and one.monitor.hour is not None:
                 step = one.monitor.hour * HOUR_MS // self._form.interval_ms
                 one.archiver.step(step, one.monitor.offset, one.monitor.observations, now)
-        self._feed(now, now_ms)
+        newest = self._newest()
+        if newest is not None:
+            until = self._until(now, newest)
+            self._feed(newest, until, now_ms)
+            self._judge(until, now_ms)
+            self._ask(now_ms)
         return counted
 
     def _go_on_leading(self) -> None:
@@ -250,6 +281,7 @@ class Monitor:
             return
         self._seen = incumbent
         info = next((one for one in self._registry.versions() if one.version == incumbent), None)
+        self._trained_ms = trained_until_ms(info.training) if info is not None else None
         trained = None
         try:
             trained = trained_inputs(info.training) if info is not None else None
@@ -260,13 +292,13 @@ class Monitor:
         for one in self._followed:
             one.monitor.watched = self._watched
 
-    def _feed(self, now: float, now_ms: int) -> None:
-        newest = self._newest()
-        if newest is None:
-            return
-        state = self.drifts.state
+    def _until(self, now: float, newest: int) -> int:
+        """The least newest step of the partitions that move: all of them are past the steps before it."""
         moving = [o.monitor.newest for o in self._followed if now - o.moved_at < IDLE_S or o.monitor.lag]
-        until = min((step for step in moving if step is not None), default=newest)
+        return min((step for step in moving if step is not None), default=newest)
+
+    def _feed(self, newest: int, until: int, now_ms: int) -> None:
+        state = self.drifts.state
         losses = merged((one.monitor.losses for one in self._followed), state.step)
         over = complete(losses, until=until, ahead_steps=self._times.ahead_steps)
         while some := list(itertools.islice(over, FED_AT_ONCE)):
@@ -283,6 +315,38 @@ class Monitor:
             if state.version is not None:
                 self.drifts.judge_trend(self._book(), state.version, hour, newest, now_ms)
         self.drifts.save()
+
+    def _judge(self, until: int, now_ms: int) -> None:
+        """Let gate and guard look at what versions that run side by side did."""
+        monitors = [one.monitor for one in self._followed]
+        duels = together((m.duels for m in monitors), self._judging.state.step)
+        over = fought(duels, until=until, ahead_steps=self._times.ahead_steps)
+        running = frozenset(seat.version for m in monitors for seat in m.seats if seat.leave_offset is None)
+        hour = self._book().newest_hour()
+        clock = None if hour is None else hour * HOUR_MS // self._form.interval_ms
+        self._go_on_leading()
+        self._judging.look(Evidence(duels, over, running, clock), now_ms)
+
+    def _ask(self, now_ms: int) -> None:
+        """Ask for retraining where time or pairs say so."""
+        book, version = self._book(), self._aliases.incumbent
+        hour = book.newest_hour()
+        if hour is None or version is None or version not in book.leads:
+            return
+        state = self.drifts.state
+        trend = state.trends_of(version).get(ASKING_TREND)
+        self._asking.look(
+            Seen(
+                version=version,
+                clock_ms=hour * HOUR_MS,
+                pairs=int(book.window(version, LIFE, hour)[-1, COLUMNS[PAIRS]]),
+                trained_ms=self._trained_ms,
+                drifts=sum(state.counts.values()),
+                drifted_ms=state.found[-1].time_ms if state.found else None,
+                goal="improve" if trend is None else trend.goal,
+            ),
+            now_ms,
+        )
 
     def _book(self) -> Book:
         """The sums of all partitions."""

@@ -1,4 +1,4 @@
-"""The losses of event-time steps that are not over yet, of all partitions; which of them are, in their order.
+"""Losses and duels of event-time steps that are not over yet, of all partitions; which of them are, in their order.
 
 A step is over when later steps have met as many forecasts as it has, and every partition that moves is past it: one
 series whose clock runs ahead ends no step for the others. It is over in any case once so many later steps were met
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from models.duels import Duels
     from worker.store import Losses
 
 
@@ -38,20 +39,42 @@ def merged(parts: Iterable[Losses], fed: int | None) -> Losses:
 
 def complete(losses: Losses, *, until: int, ahead_steps: int) -> Iterator[StepLoss]:
     """The steps that are over, oldest first; `until` is the least newest step of the partitions that move."""
-    if not losses:
-        return
-    steps = np.array(sorted({step for step, _ in losses}))
-    counts = np.zeros(len(steps), np.int64)
+    counts: dict[int, float] = {}
     main: dict[int, tuple[int, int]] = {}
     for (step, version), (count, _) in losses.items():
-        counts[np.searchsorted(steps, step)] += count
+        counts[step] = counts.get(step, 0) + count
         main[step] = max(main.get(step, (0, 0)), (count, version))
-    later = counts.sum() - np.cumsum(counts)
-    following = range(len(steps) - 1, -1, -1)
-    for step, count, after, steps_after in zip(steps.tolist(), counts.tolist(), later.tolist(), following, strict=True):
-        is_over = (after >= count and step < until) or steps_after > ahead_steps
-        if not is_over:
-            return
+    for step in over(counts, until=until, ahead_steps=ahead_steps):
         version = main[step][1]
         number, loss = losses[step, version]
         yield StepLoss(step, version, loss / number)
+
+
+def over(counts: Mapping[int, float], *, until: int, ahead_steps: int) -> Iterator[int]:
+    """Which of these steps, each of which met so many forecasts, are over, oldest first; `until` as in `complete`."""
+    steps = sorted(counts)
+    met = np.array([counts[step] for step in steps])
+    later = met.sum() - np.cumsum(met)
+    for at, step in enumerate(steps):
+        is_over = (later[at] >= met[at] and step < until) or len(steps) - 1 - at > ahead_steps
+        if not is_over:
+            return
+        yield step
+
+
+def together(parts: Iterable[Duels], judged: int | None) -> Duels:
+    """The duels of all partitions, of steps after those that were `judged`."""
+    total: Duels = {}
+    for part in parts:
+        for key, duel in part.items():
+            if judged is None or key[0] > judged:
+                total[key] = total[key].plus(duel) if key in total else duel
+    return total
+
+
+def fought(duels: Duels, *, until: int, ahead_steps: int) -> list[int]:
+    """The steps of these duels that are over, oldest first; `until` as in `complete`."""
+    sizes: dict[int, float] = {}
+    for (step, *_), duel in duels.items():
+        sizes[step] = sizes.get(step, 0.0) + duel.size
+    return list(over(sizes, until=until, ahead_steps=ahead_steps))

@@ -266,7 +266,7 @@ class ModelStore:
         _judge(reply, "the detectors' state")
 
     def state(self, name: Record) -> tuple[int, bytes]:
-        """Revision and state of the gate, or of what was asked for; empty where there is none yet."""
+        """Revision and state of gate and guard, or of what was asked for; empty where there is none yet."""
         revision, state = calling(self._client.hmget, self._tag + name, ["revision", "state"])
         return int(revision or 0), state or b""
 

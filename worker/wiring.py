@@ -278,10 +278,14 @@ def monitor(settings: Settings, client: Client) -> tuple[Monitor, ModelStore]:
     from consumers.opening import new_token
     from models.drift_limits import DriftLimits
     from worker.archiving import Archiver
+    from worker.asking import Asking
     from worker.drifting import DriftWatch
-    from worker.monitoring import Monitor, Times
+    from worker.gate import Limits as Judged
+    from worker.judging import Judging
+    from worker.monitoring import Minds, Monitor, Times
     from worker.partition_monitor import PartitionMonitor
     from worker.store import ModelStore, PartitionStore
+    from worker.verdicts import VerdictStore
 
     form, name, token = settings.series_form(), settings.model.name, new_token()
     kept = archive(settings)
@@ -300,10 +304,23 @@ def monitor(settings: Settings, client: Client) -> tuple[Monitor, ModelStore]:
         false_alarms=drift.false_alarms, calibration_steps=drift.calibration_steps, ks=drift.ks, psi=drift.psi,
         trend_p=drift.trend_p,
     )  # fmt: skip
-    store = ModelStore(client, name, token)
-    watch = DriftWatch(store, limits, settings.interval_ms)
+    store, registered = ModelStore(client, name, token), registry(settings, client)
     times = Times(settings.monitor.lease.ms, max(1, settings.max_ahead_ms // settings.interval_ms))
-    return Monitor(registry(settings, client), form, store, watch, opens, times), store
+    judgement = settings.judgement
+    judged = Judged(
+        interval_ms=settings.interval_ms,
+        ahead_steps=times.ahead_steps,
+        approval=judgement.approval == "required",
+        guard_alpha=judgement.guard_alpha,
+        breaker_ratio=judgement.breaker_ratio,
+        breaker_steps=judgement.breaker_steps,
+    )
+    minds = Minds(
+        DriftWatch(store, limits, settings.interval_ms),
+        Judging(store, registered, VerdictStore(client, name).of_version, judged),
+        Asking(store, settings.retraining.every.ms, settings.retraining.pairs),
+    )
+    return Monitor(registered, form, store, minds, opens, times), store
 
 
 class Monitored(NamedTuple):

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.tally import COLUMNS, reported_leads
 from models.windows import Book, figures
+from worker.gate_told import GateTold, GuardTold, TrialTold
 from worker.metrics_monitor import MonitorMetrics
 from worker.monitoring import Shown, rollbacks_by_actor
 
@@ -71,7 +72,6 @@ def test_every_figure_of_a_version_that_runs() -> None:
     ):
         assert samples(told, name)["2", "unscaled", "3", "life"] == pytest.approx(values[1])
     assert samples(told, "pairs") == {("3", window): wanted.pairs for window in ("1h", "1d", "7d", "30d", "life")}
-    assert samples(told, "evidence") == {("3",): wanted.pairs}
 
 
 def test_what_has_no_pair_has_no_figure() -> None:
@@ -95,7 +95,6 @@ def test_versions_that_left_are_gone() -> None:
     assert samples(told, "drift_threshold") == {("ks",): 0.25}
     told.show(Shown(leads=True, book=book, versions=frozenset({2, 9}), newest_hour=HOUR, lags={0: 5}))
     assert {words[-2] for words in samples(told, "mae")} == {"2"}
-    assert samples(told, "evidence") == {}
     assert samples(told, "monitor_lag_records") == {("0",): 5}
     assert samples(told, "drift_statistic") == {}
 
@@ -115,3 +114,23 @@ def test_people_and_parts_are_told_apart() -> None:
     events = [("promote", "ann"), ("rollback", "guard"), ("promote", "gate"), ("pause", "ann"), ("rollback", "ann")]
     assert rollbacks_by_actor(events) == (2, {"guard": 1, "ann": 1})
     assert rollbacks_by_actor([]) == (0, {})
+
+
+def test_trial_and_guard_are_shown_while_they_last() -> None:
+    """Evidence and what is needed, by version; what ended is counted, and there before it counts; so is the budget."""
+    told = MonitorMetrics("m")
+    trial = TrialTold(
+        version=4, against=3, verdict="v", mode="superiority", alpha=0.02, e_value=7.5, needed=50, steps=12
+    )
+    guard = GuardTold(version=3, previous=2, e_value=0.25, needed=100.0)
+    gate = GateTold(trial=trial, guard=guard, counts={"ended": 2, "rolled back": 1})
+    told.show(Shown(leads=True, gate=gate, alpha_spent=0.03, alpha_budget=0.2))
+    figures_of = {
+        "evidence": {("4",): 7.5}, "evidence_threshold": {("4",): 50}, "trial_steps": {("4",): 12},
+        "guard_evidence": {("3",): 0.25}, "guard_evidence_threshold": {("3",): 100},
+    }  # fmt: skip
+    assert {name: samples(told, name) for name in figures_of} == figures_of
+    assert samples(told, "trials") == {("promoted",): 0, ("ended",): 2}
+    assert (samples(told, "alpha_spent"), samples(told, "alpha_budget")) == ({(): 0.03}, {(): 0.2})
+    told.show(Shown(leads=True))
+    assert {name: samples(told, name) for name in figures_of} == {name: {} for name in figures_of}

@@ -17,10 +17,14 @@ from models.windows import Book
 from tests.consumers.test_ledger_calls import Deaf
 from tests.streams import FORM
 from tests.worker.following import Tail, assert_same, book_of, live, walks
+from worker.asking import Asking
 from worker.drifting import DriftWatch
-from worker.monitoring import Monitor, Times
+from worker.gate import Limits
+from worker.judging import Judging
+from worker.monitoring import Minds, Monitor, Times
 from worker.partition_monitor import PartitionMonitor
 from worker.store import ModelStore, PartitionStore
+from worker.verdicts import VerdictStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +37,8 @@ pytestmark = pytest.mark.services
 MODEL = "m"
 LEASE_MS = 60_000
 LIMITS = DriftLimits(calibration_steps=6_000)  # more than there are
+JUDGED = Limits(interval_ms=FORM.interval_ms, ahead_steps=24, approval=False, guard_alpha=0.01, breaker_ratio=4.0,
+                breaker_steps=12)  # fmt: skip
 
 
 @pytest.fixture
@@ -51,8 +57,13 @@ def monitor_of(client: Client, who: str, name: str = MODEL) -> Monitor:
         return PartitionMonitor(Ledger(client, name, partition), store, FORM, 4), None
 
     store = ModelStore(client, name, who)
-    watch = DriftWatch(store, LIMITS, FORM.interval_ms)
-    return Monitor(Registry(client, name), FORM, store, watch, opens, Times(LEASE_MS, 24))
+    registry = Registry(client, name)
+    minds = Minds(
+        DriftWatch(store, LIMITS, FORM.interval_ms),
+        Judging(store, registry, VerdictStore(client, name).of_version, JUDGED),
+        Asking(store, 0, 0),
+    )
+    return Monitor(registry, FORM, store, minds, opens, Times(LEASE_MS, 24))
 
 
 class Model:

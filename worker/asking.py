@@ -1,0 +1,136 @@
+"""Asks for retraining without any drift: at least so often, and after so many new pairs.
+
+Both count from the last request that was made here, whatever its trigger, and from the incumbent's last training.
+What was asked last and the request move in one call: a restart asks for nothing twice.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from models.errors import LedgerError
+from models.times import rfc3339, to_ms
+from worker.store import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from models.drift_limits import Goal
+    from worker.store import ModelStore
+
+FORMAT = 1
+KEPT_VERSIONS = 20
+DAY_MS = 86_400_000
+
+
+class Asked(msgspec.Struct):
+    """What is stored of what was asked for."""
+
+    asked_ms: int | None = None  # event time of the last request of any trigger
+    drifts: int = 0  # how many had been found then
+    version: int | None = None  # that answered when somebody looked last
+    trained_ms: int | None = None  # event time up to which it knew data, or from which it was looked at
+    pairs: dict[int, int] = msgspec.field(default_factory=dict)  # by version, at the last request while it answered
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the monitor sees of the version that answers."""
+
+    version: int
+    clock_ms: int  # event time
+    pairs: int  # that the version has met, ever
+    trained_ms: int | None  # event time up to which its training had data; None: not known
+    drifts: int  # found so far
+    drifted_ms: int | None  # event time of the newest of them
+    goal: Goal  # what an update would be for, by the trend of its skill
+
+
+class Asking:
+    """Asks because of time that has passed, or pairs that have come."""
+
+    def __init__(self, store: ModelStore, every_ms: int, pairs: int) -> None:
+        """`every_ms` and `pairs`: 0 asks for none."""
+        self._store = store
+        self._every_ms = every_ms
+        self._pairs = pairs
+        self._revision = 0
+        self._stored = b""
+        self._asked = Asked()
+
+    def open(self) -> None:
+        """Take up what whoever led before left.
+
+        Raises:
+            ServiceUnreachable: Redis did not answer.
+            LedgerError: another format, or bytes that can't be read.
+        """
+        self._revision, self._stored = self._store.state("asking")
+        try:
+            self._asked = msgspec.msgpack.decode(self._stored, type=Asked) if self._stored else Asked()
+        except (msgspec.DecodeError, ValueError) as error:
+            raise LedgerError(f"what was asked for can't be read ({error})", "restore Redis from a backup") from error
+        if self._asked.format != FORMAT:
+            raise LedgerError(
+                f"what was asked for has format {self._asked.format}, known is {FORMAT}", "upgrade killick"
+            )
+
+    def look(self, seen: Seen, now_ms: int) -> None:
+        """Ask, if it is time.
+
+        Raises:
+            FencedError, OffsetConflict: another monitor leads, or Redis lost its tail: open anew.
+            ServiceUnreachable: Redis did not answer: open anew.
+        """
+        asked = self._asked
+        if asked.version != seen.version:
+            known = seen.clock_ms if seen.trained_ms is None else min(seen.trained_ms, seen.clock_ms)
+            asked.version, asked.trained_ms = seen.version, known
+        if seen.drifts > asked.drifts and seen.drifted_ms is not None:
+            self._note(seen, max(seen.drifted_ms, asked.asked_ms or seen.drifted_ms))
+        asked.drifts = seen.drifts
+        request = self._due(seen, now_ms)
+        if request is not None:
+            self._note(seen, seen.clock_ms)
+        state = msgspec.msgpack.encode(asked)
+        if state != self._stored:
+            self._store.change("asking", self._revision, state, [] if request is None else [request])
+            self._revision, self._stored = self._revision + 1, state
+
+    def _note(self, seen: Seen, at_ms: int) -> None:
+        """A request was made."""
+        pairs = self._asked.pairs
+        pairs.pop(seen.version, None)
+        pairs[seen.version] = seen.pairs
+        for version in list(pairs)[:-KEPT_VERSIONS]:
+            del pairs[version]
+        self._asked.asked_ms = at_ms
+
+    def _due(self, seen: Seen, now_ms: int) -> Request | None:
+        since_ms = max(self._asked.asked_ms or 0, self._asked.trained_ms or 0)
+        new = seen.pairs - self._asked.pairs.get(seen.version, 0)
+        evidence: dict[str, Any] = {"version": seen.version, "since": rfc3339(since_ms), "pairs": new}
+        if self._every_ms and seen.clock_ms - since_ms >= self._every_ms:
+            days = f"{(seen.clock_ms - since_ms) / DAY_MS:.3g} days, limit {self._every_ms / DAY_MS:.3g}"
+            trigger, why = "schedule", f"nothing was asked for, and nothing learned, for {days} (retraining.every)"
+        elif self._pairs and new >= self._pairs:
+            trigger, why = "pairs", f"{new:,} new pairs, limit {self._pairs:,} (retraining.pairs)"
+        else:
+            return None
+        return Request(
+            id=uuid.uuid4().hex, trigger=trigger, goal=seen.goal, why=why, evidence=evidence, created_ms=now_ms
+        )
+
+
+def trained_until_ms(training: Mapping[str, Any]) -> int | None:
+    """The event time up to which a version's training had data, by its record; None: it does not say."""
+    try:
+        return to_ms(datetime.fromisoformat(training["data"]["until"]))
+    except (KeyError, TypeError, ValueError):
+        return None
