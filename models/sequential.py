@@ -121,20 +121,20 @@ def proved(wealth: Wealth, alpha: float) -> bool:
 def advance(wealth: Wealth, calibration: Calibration, differences: Floats) -> Wealth:
     """The test after more steps `(T,)` that are over, in their order; NaN: a step without a difference."""
     known = _known(differences)
-    course = _course(wealth, calibration, known)
-    ended = len(course.blocks)
+    ended = (wealth.part_steps + len(known)) // calibration.block_steps
     since = wealth.part_steps + len(known) - ended * calibration.block_steps
     rest = known[len(known) - since :] if ended else np.concatenate([[wealth.part], known])
-    wealth = msgspec.structs.replace(
+    onward = msgspec.structs.replace(
         wealth,
         part=float(np.add.accumulate(rest)[-1]) if len(rest) else 0.0,
         part_steps=since,
         steps=wealth.steps + len(known),
     )
     if not ended:
-        return wealth
+        return onward
+    course = _course(wealth, calibration, known)
     return msgspec.structs.replace(
-        wealth,
+        onward,
         logs=tuple(course.logs[-1].tolist()),
         blocks=int(course.blocks[-1]),
         total=float(course.total[-1]),
