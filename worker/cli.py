@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "monitor": ("worker.cli_monitor", "monitor", "Watch skill and drift; ask for retraining; archive."),
     "api": ("worker.cli_api", "api", "Serve the HTTP API: read, and change, for who bears the token."),
     "retrainer": ("worker.cli_retrain", "retrainer", "Train candidates on request, compare them, nominate the better."),
+    "report": ("worker.cli_report", "report", "Write a verdict as one HTML page."),
     "skill": ("worker.cli_skill", "skill", "How good the forecasts are, by version and window; drift."),
     "status": ("worker.cli_stream", "status", "Who answers where, how far, and what was counted."),
     "versions": ("worker.cli_versions", "versions", "List the versions; export one, retire one."),

@@ -1,0 +1,111 @@
+"""`killick report`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from models.errors import ConfigError, DataError, VersionError
+
+if TYPE_CHECKING:
+    from models.registry import Registry
+    from models.verdict import Verdict
+    from worker.session import Session
+    from worker.verdicts import VerdictStore
+
+SUFFIXES = {True: (".json",), False: (".html", ".htm")}  # by whether JSON is asked for
+NEWEST = 5  # verdicts that an error names
+LONGEST = 9  # digits of a version: what is longer is an id
+
+
+@click.command()
+@click.argument("verdict", metavar="[V|ID]", required=False)
+@click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="File to write: verdict.html.")
+@click.option("--json", "as_json", is_flag=True, help="The verdict as JSON, to standard output or --out verdict.json.")
+@click.pass_obj
+def report(session: Session, verdict: str | None, out: str | None, as_json: bool) -> None:
+    """Write a verdict as one HTML page: what was decided, by which figures, and what happens next.
+
+    V is the version that the verdict registered, ID a verdict's own; without one it is the newest. The page opens
+    without a network.
+
+    \b
+    killick report --out verdict.html          the newest
+    killick report 8 --out verdict.html        the one that version 8 came from
+    killick report 8 --json                    its figures
+    """  # noqa: D301 - click wants the control character itself
+    from worker import wiring
+    from worker.report import encoded, page
+    from worker.verdicts import VerdictStore
+
+    _check(out, as_json)
+    settings = session.settings()
+    with closing(wiring.redis_client(settings)) as client:
+        registry = wiring.registry(settings, client)
+        found = _found(VerdictStore(client, settings.model.name), registry, settings.model.name, verdict)
+        entries = [] if as_json else registry.audit()
+    data = encoded(found) + b"\n" if as_json else page(found, entries).encode()
+    if out is None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        Path(out).write_bytes(data)
+    except OSError as error:
+        raise DataError(f"{out!r} can't be written ({error})", "choose another --out") from error
+    click.echo(f"verdict {found.id} is in {out}: {found.outcome}")
+
+
+def _check(out: str | None, as_json: bool) -> None:
+    if out is None:
+        if not as_json:
+            raise ConfigError(
+                "a page is not for a terminal", "name a file: --out verdict.html; or print it with --json"
+            )
+        return
+    if Path(out).suffix.lower() in SUFFIXES[as_json]:
+        return
+    if Path(out).suffix.lower() in SUFFIXES[not as_json]:
+        cure = "leave --json out" if as_json else "add --json"
+        raise ConfigError(f"{out!r} is no file for {'JSON' if as_json else 'a page'}", cure)
+    raise ConfigError(
+        f"{out!r} does not end in {SUFFIXES[as_json][0]}", f"name it so: --out verdict{SUFFIXES[as_json][0]}"
+    )
+
+
+def _found(store: VerdictStore, registry: Registry, model: str, asked: str | None) -> Verdict:
+    """The verdict that is asked for.
+
+    Raises:
+        VersionError: there is none.
+    """
+    if asked is None:
+        newest = store.recent(1)
+        if newest:
+            return newest[0]
+        raise VersionError(f"model {model!r} has no verdict yet", "ask for one: `killick retrain --reason TEXT`")
+    is_version = asked.isdecimal() and len(asked) <= LONGEST
+    found = store.of_version(int(asked)) if is_version else store.get(asked)
+    if found is not None:
+        return found
+    known = (
+        ", ".join(_name(one) for one in store.recent(NEWEST)) or "none; `killick retrain --reason TEXT` asks for one"
+    )
+    if not is_version:
+        raise VersionError(f"model {model!r} has no verdict {asked!r}", f"the newest: {known}")
+    info = next((one for one in registry.versions() if one.version == int(asked)), None)
+    if info is None:
+        raise VersionError(f"model {model!r} has no version {asked}", f"versions with verdicts: {known}")
+    raise VersionError(
+        f"version {asked} of model {model!r} has no verdict: {info.actor} registered it ({info.reason})",
+        f"the newest verdicts: {known}",
+    )
+
+
+def _name(verdict: Verdict) -> str:
+    made = "" if verdict.version is None else f" (version {verdict.version})"
+    return f"{verdict.id}{made}"

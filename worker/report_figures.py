@@ -1,0 +1,301 @@
+"""The pictures of a verdict, as figures of plotly: plain data, so that making them needs no plotly.
+
+Colours of text, axes and grid are the page's, which follows dark and light; those of lines are seen on both.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.audit import printable
+from models.times import rfc3339
+from worker.report_numbers import NONE, figure, length_words, percent, rate_words
+from worker.report_picked import CONTROL, INCUMBENT, best, finalist, finalists, foremost, grid, is_control, judged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from models.verdict import Attempted, Judged, Series, Verdict
+
+Figure = dict[str, Any]
+
+PALETTE = ("#3b7dd8", "#d9822b", "#2f9e6e", "#9a63c9", "#c94f4f", "#3aa6b9")
+OTHERS = {INCUMBENT: "#7a8694", CONTROL: "#c0589b", "persistence": "#8a9a5b", "seasonal": "#b08d57"}
+DASHES = {INCUMBENT: "solid", CONTROL: "dash", "persistence": "dot", "seasonal": "dashdot"}
+SCALE = [[0, "#1d5fbf"], [0.5, "#7fb0ea"], [1, "#e6eef8"]]  # low error is strong
+LIGHT, DARK, STRONG = "#ffffff", "#10151a", "#c94f4f"  # of what stands in cells; where there is none
+TURN = 0.17  # of the scale: from here on dark letters are read better
+HIGH, LOW = 380, 250  # px
+FAR = 0.4  # a line so many spans of the rest away from it is not drawn
+MOST_TEXTS = 5  # columns of a map whose cells have room for their numbers
+PERCENTILES = (5, 25, 50, 75, 95)
+
+
+def color_of(verdict: Verdict, name: str) -> str:
+    """The colour of a contender, the same in every picture."""
+    if name in OTHERS or is_control(name):
+        return OTHERS.get(name, OTHERS[CONTROL])
+    names = [one.name for one in finalists(verdict)]
+    names += [one.strategy for one in verdict.attempts if not is_control(one.strategy)]
+    known = list(dict.fromkeys([*names, name]))
+    return PALETTE[known.index(name) % len(PALETTE)]
+
+
+def spread(one: Judged) -> dict[str, float]:
+    """Mean and percentiles of a contender's trainings with several seeds; empty where there was but one."""
+    values = [value for value in one.repeats if math.isfinite(value)]
+    if len(values) < 2:
+        return {}
+    found = dict(zip(PERCENTILES, np.percentile(values, PERCENTILES).tolist(), strict=True))
+    return {"mean": float(np.mean(values)), **{f"p{at}": value for at, value in found.items()}}
+
+
+def boxes(verdict: Verdict) -> Figure | None:
+    """Box plots of each finalist's repeats; incumbent, control and references as lines. None without repeats."""
+    shown = finalists(verdict)
+    if not any(spread(one) for one in shown):
+        return None
+    traces: list[Figure] = []
+    for at, one in enumerate(shown):
+        traces += _box(one, at, color_of(verdict, one.name))
+    values = [value for one in shown for value in (one.mse, *one.repeats)]
+    lines = [one for one in verdict.judged if one.name in OTHERS]
+    values += [one.mse for one in lines if one.name in (INCUMBENT, CONTROL)]
+    reach = FAR * (max(values) - min(values))
+    values += [one.mse for one in lines if min(values) - reach <= one.mse <= max(values) + reach]
+    span = _span(values)
+    ends = [-0.6, len(shown) - 0.4]
+    for one in lines:
+        near = span[0] <= one.mse <= span[1]
+        name = one.name if near else f"{one.name} {figure(one.mse)}, {'above' if one.mse > span[1] else 'below'} this"
+        traces.append(_line(ends, [one.mse] * 2, name, OTHERS[one.name], DASHES[one.name], hover="%{y:.4g}"))
+    ticks = {"tickvals": [*range(len(shown))], "ticktext": [_safe(one.name) for one in shown], "range": ends}
+    return _figure(traces, HIGH, x=ticks, y={"title": {"text": "error (scaled MSE)"}, "range": span})
+
+
+def _box(one: Judged, at: int, color: str) -> list[Figure]:
+    traces: list[Figure] = []
+    found = spread(one)
+    if found:
+        stats = {"lowerfence": "p5", "q1": "p25", "median": "p50", "q3": "p75", "upperfence": "p95", "mean": "mean"}
+        traces.append(
+            {
+                "type": "box", "x": [at], **{key: [found[name]] for key, name in stats.items()}, "width": 0.45,
+                "boxmean": True, "name": _safe(one.name), "showlegend": False, "line": {"color": color, "width": 1.5},
+                "fillcolor": _faint(color, 0.2), "hoverinfo": "y+name",
+            }
+        )  # fmt: skip
+    dots = {"color": color, "size": 6, "opacity": 0.75}
+    if found:
+        traces.append(_dots([at + 0.32] * len(one.repeats), _list(one.repeats), dots, "a repeat"))
+    traces.append(_dots([at], [one.mse], {"color": color, "size": 11, "symbol": "diamond"}, "the finalist itself"))
+    return traces
+
+
+def curves(verdict: Verdict, strategy: str) -> Figure | None:
+    """Learning curves of one strategy: all attempts faint, the finalist strong. None where no epoch was finished."""
+    chosen, color = finalist(verdict, strategy), color_of(verdict, strategy)
+    attempts = [one for one in verdict.attempts if one.strategy == strategy and one.curve]
+    if not attempts:
+        return None
+    traces = []
+    others = [one for one in attempts if one is not chosen]
+    for part, dash in (("validation_loss", "solid"), ("train_loss", "dot")):
+        name = part.removesuffix("_loss")
+        if others:
+            traces.append(_line(*_joined(others, part), f"others: {name}", _faint(color, 0.3), dash, width=1.2))
+        if chosen is not None and chosen.curve:
+            x, y = [one.epoch for one in chosen.curve], [_known(getattr(one, part)) for one in chosen.curve]
+            traces.append(_line(x, y, f"finalist: {name}", color, dash, width=2.6))
+    if chosen is not None and chosen.curve:
+        kept = [one for one in chosen.curve if one.epoch == chosen.best_epoch]
+        x, y = [one.epoch for one in kept], [_known(one.validation_loss) for one in kept]
+        traces.append(_dots(x, y, {"color": color, "size": 10, "symbol": "circle"}, "weights kept"))
+    trained = [one for one in attempts if one.outcome == "trained"] or attempts
+    values = [value for one in trained for at in one.curve for value in (at.train_loss, at.validation_loss)]
+    most = max(one.curve[-1].epoch for one in attempts)
+    ticks = {"title": {"text": "epoch"}, "range": [0.5, most + 0.5], "dtick": max(1, math.ceil(most / 8)), "tick0": 1}
+    return _figure(traces, LOW, x=ticks, y={"range": _span(values)}, legend=False)
+
+
+def over_time(verdict: Verdict, series: Series) -> Figure:
+    """The loss difference over event time with its interval, and a line at zero."""
+    x = [rfc3339(step * verdict.interval_ms)[:19] for step in series.step]
+    name = foremost(verdict)
+    color = PALETTE[0] if name is None else color_of(verdict, name)
+    edge = {"type": "scatter", "mode": "lines", "x": x, "line": {"width": 0}, "hoverinfo": "skip"}
+    traces: list[Figure] = [
+        {**edge, "y": _list(series.low), "showlegend": False},
+        {**edge, "y": _list(series.high), "fill": "tonexty", "fillcolor": _faint(color, 0.22), "name": "95 % interval"},
+        _line(x, _list(series.difference), "difference", color, "solid", width=2, hover="%{x}: %{y:.4g}"),
+    ]
+    differences = {
+        "title": {"text": "loss difference"}, "zeroline": True, "zerolinewidth": 2,
+        "range": _span([*series.low, *series.high, 0.0]),
+    }  # fmt: skip
+    return _figure(traces, HIGH, x={"type": "date", "title": {"text": "event time, UTC"}}, y=differences)
+
+
+def skills(verdict: Verdict, one: Judged) -> list[float | None]:
+    """Skill at each of the verdict's leads, against persistence; None where it can't be said."""
+    against = judged(verdict, "persistence")
+    if against is None:
+        return [None] * len(one.by_lead)
+    pairs = zip(one.by_lead, against.by_lead, strict=False)
+    return [_known(1 - mse / of) if mse is not None and of else None for mse, of in pairs]
+
+
+def by_lead(verdict: Verdict) -> Figure | None:
+    """Skill by lead, persistence being zero; the error by lead where persistence was not judged."""
+    shown = [one for one in verdict.judged if one.by_lead]
+    if not shown or not verdict.leads:
+        return None
+    with_skill = judged(verdict, "persistence") is not None
+    traces = []
+    for one in shown:
+        if with_skill and one.name == "persistence":
+            continue
+        y = skills(verdict, one) if with_skill else _list(one.by_lead)
+        color, dash = color_of(verdict, one.name), DASHES.get(one.name, "solid")
+        trace = _line(list(verdict.leads), y, one.name, color, dash, hover="lead %{x}: %{y:.3f}")
+        mode = "lines+markers" if len(verdict.leads) <= 30 else "lines"
+        traces.append({**trace, "mode": mode, "marker": {"size": 4}})
+    title = "skill against persistence" if with_skill else "error (scaled MSE)"
+    x = {"title": {"text": f"lead, steps of {length_words(1, verdict.interval_ms)}"}}
+    return _figure(traces, HIGH, x=x, y={"title": {"text": title}, "zeroline": True, "zerolinewidth": 2})
+
+
+def sensitivity(verdict: Verdict, strategy: str) -> Figure | None:
+    """A map of the validation error: amount of recent data by learning rate. None where there is but one cell."""
+    attempts = grid(verdict, strategy)
+    rates = sorted({one.rate for one in attempts})
+    recents = sorted({one.recent_steps for one in attempts}, key=lambda steps: math.inf if steps is None else steps)
+    if len(rates) * len(recents) < 2:
+        return None
+    chosen = best(verdict, strategy)
+    cells = {(one.recent_steps, one.rate): one for one in attempts}
+    z = [[_cell(cells.get((recent, rate))) for rate in rates] for recent in recents]
+    text = [[_cell_words(cells.get((recent, rate)), chosen) for rate in rates] for recent in recents]
+    known = [one.validation_mse for name in _grids(verdict) for one in grid(verdict, name) if _cell(one) is not None]
+    low, high = np.percentile([value for value in known if value is not None] or [0.0], [0, 90]).tolist()
+    names = ["all" if recent is None else length_words(recent, verdict.interval_ms) for recent in recents]
+    columns = [rate_words(rate) for rate in rates]
+    trace = {
+        "type": "heatmap", "z": z, "x": columns, "y": names, "text": text, "xgap": 2, "ygap": 2,
+        "zmin": low, "zmax": max(high, low * 1.001 + 1e-12), "colorscale": SCALE, "showscale": False,
+        "hovertemplate": "rate %{x}, recent %{y}: %{text}<extra></extra>",
+    }  # fmt: skip
+    axis = {"type": "category", "showgrid": False}
+    return _figure(
+        [trace, _cell_texts(z, text, columns, names, (trace["zmin"], trace["zmax"]))][
+            : 2 if len(rates) <= MOST_TEXTS else 1
+        ],
+        LOW,
+        x={**axis, "title": {"text": "learning rate"}},
+        y={**axis, "title": {"text": "recent data"}},
+        legend=False,
+    )
+
+
+def change(before: float, after: float) -> str:
+    """How much a figure changed, as a percentage."""
+    return percent(after / before - 1) if before else NONE
+
+
+def _grids(verdict: Verdict) -> list[str]:
+    return [name for name in dict.fromkeys(one.strategy for one in verdict.attempts) if not is_control(name)]
+
+
+def _cell_texts(
+    z: list[list[float | None]], text: list[list[str]], columns: list[str], names: list[str], span: tuple[float, float]
+) -> Figure:
+    """What stands in the cells, light on strong ones."""
+    colors = [
+        STRONG if value is None else LIGHT if (value - span[0]) / (span[1] - span[0]) < TURN else DARK
+        for row in z
+        for value in row
+    ]
+    return {
+        "type": "scatter", "mode": "text", "x": columns * len(names), "y": [n for n in names for _ in columns],
+        "text": [word for row in text for word in row], "textfont": {"size": 12, "color": colors}, "hoverinfo": "skip",
+        "showlegend": False,
+    }  # fmt: skip
+
+
+def _cell(one: Attempted | None) -> float | None:
+    return None if one is None or one.outcome != "trained" else _known(one.validation_mse)
+
+
+def _cell_words(one: Attempted | None, chosen: Attempted | None) -> str:
+    if one is None:
+        return ""
+    if one.outcome == "exploded":
+        return "exploded"
+    return f"{figure(one.validation_mse)}{' ★' if one is chosen else ''}"
+
+
+def _joined(attempts: Iterable[Attempted], part: str) -> tuple[list[float | None], list[float | None]]:
+    """The curves one after the other, with a gap between them."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for one in attempts:
+        x += [*(at.epoch for at in one.curve), None]
+        y += [*(_known(getattr(at, part)) for at in one.curve), None]
+    return x, y
+
+
+def _line(
+    x: Sequence[object], y: Sequence[object], name: str, color: str, dash: str, *, width: float = 2, hover: str = ""
+) -> Figure:
+    shown = hover or "%{y:.4g}"
+    return {
+        "type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": _safe(name),
+        "line": {"color": color, "width": width, "dash": dash},
+        "hovertemplate": f"%{{fullData.name}}<br>{shown}<extra></extra>",
+    }  # fmt: skip
+
+
+def _dots(x: Sequence[object], y: Sequence[object], marker: Figure, words: str) -> Figure:
+    return {
+        "type": "scatter", "mode": "markers", "x": list(x), "y": list(y), "marker": marker, "showlegend": False,
+        "hovertemplate": f"{words}: %{{y:.4g}}<extra></extra>",
+    }  # fmt: skip
+
+
+def _figure(traces: list[Figure], height: int, *, x: Figure, y: Figure, legend: bool = True) -> Figure:
+    axis = {"automargin": True, "zeroline": False, "fixedrange": True}
+    layout = {
+        "height": height, "autosize": True, "margin": {"l": 8, "r": 8, "t": 12, "b": 8},
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"size": 12}, "dragmode": False,
+        "xaxis": {**axis, **x}, "yaxis": {**axis, **y}, "showlegend": legend,
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
+    }  # fmt: skip
+    return {"data": traces, "layout": layout}
+
+
+def _span(values: Iterable[float | None]) -> list[float]:
+    known = [value for value in values if value is not None and math.isfinite(value)] or [0.0, 1.0]
+    room = 0.08 * (max(known) - min(known)) or abs(known[0]) * 0.05 or 1.0
+    return [min(known) - room, max(known) + room]
+
+
+def _faint(color: str, share: float) -> str:
+    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{share})"
+
+
+def _safe(text: str) -> str:
+    """A name that plotly, which reads some HTML, shows as it is."""
+    return html.escape(printable(text))
+
+
+def _known(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _list(values: Iterable[float | None]) -> list[float | None]:
+    return [_known(value) for value in values]
