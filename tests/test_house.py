@@ -29,6 +29,9 @@ DOORS: dict[str, set[str]] = {
     "tensorflow": {"models/network.py", "models/training.py"},
     "keras": set(),  # as `tf.keras`, through TensorFlow's door
     "click": {"worker/cli*.py"},
+    "fastapi": {"worker/api*.py"},
+    "starlette": {"worker/api*.py"},
+    "uvicorn": {"worker/api*.py"},
     "plotly": {"worker/report*.py"},
     "river": {"models/drift_*.py"},
     "pymannkendall": {"models/trend.py"},

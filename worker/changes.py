@@ -9,7 +9,7 @@ from models.server import OnDisk, promise
 
 if TYPE_CHECKING:
     from models.registry import Registry
-    from models.server import Client
+    from models.server import Client, Promise
 
 DISK_MS = 3_000
 
@@ -19,17 +19,26 @@ def by(actor: str, reason: str) -> dict[str, Any]:
     return {"actor": actor, "reason": reason, "now_ms": int(time.time() * 1_000)}
 
 
-def on_disk(client: Client, registry: Registry) -> bool | None:
-    """Whether what was written up to now is on the server's disk, after waiting a while; None: it can't say.
+class Disk:
+    """Says whether what was written is on the disk of the registry's server."""
 
-    Raises:
-        ServiceUnreachable: Redis did not answer.
-    """
-    promised = promise(client)
-    if promised != "on request":
-        return True if promised == "always" else None
-    disk = OnDisk(client, registry.disk_key)
-    try:
-        return disk.reached(DISK_MS)
-    finally:
-        disk.close()
+    def __init__(self, client: Client, registry: Registry) -> None:
+        self._client = client
+        self._key = registry.disk_key
+        self._promised: Promise | None = None
+
+    def reached(self) -> bool | None:
+        """Whether what was written up to now is there, after waiting a while; None: the server can't say.
+
+        Raises:
+            ServiceUnreachable: Redis did not answer.
+        """
+        if self._promised is None:
+            self._promised = promise(self._client)
+        if self._promised != "on request":
+            return True if self._promised == "always" else None
+        disk = OnDisk(self._client, self._key)
+        try:
+            return disk.reached(DISK_MS)
+        finally:
+            disk.close()

@@ -5,18 +5,31 @@ As `worker/sections.py`, which the rest of the settings is in.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from worker.durations import Duration
 from worker.sections import Length, PositiveLength, Section, read_list
 
 DAY_MS = 86_400_000
 
+
+def check_address(text: str) -> str:
+    """The text, if it is an address or a network.
+
+    Raises:
+        ValueError: it is none.
+    """
+    ip_network(text, strict=False)
+    return text
+
+
 Strategy = Literal["update-on-new", "update-on-all", "new-on-new", "new-on-all"]
 Strategies = Annotated[tuple[Strategy, ...], BeforeValidator(read_list)]
 Rates = Annotated[tuple[Annotated[float, Field(ge=1e-8, le=1)], ...], BeforeValidator(read_list)]
+Addresses = Annotated[tuple[Annotated[str, AfterValidator(check_address)], ...], BeforeValidator(read_list)]
 Recents = Annotated[tuple[Literal["all"] | PositiveLength, ...], BeforeValidator(read_list)]
 
 
@@ -138,5 +151,13 @@ class ApiSettings(Section):
     token: SecretStr | None = Field(default=None, description="token that every request bears: by the environment only")
     token_file: str = Field(default="", description="file that holds the token")
     failures: int = Field(
-        default=10, ge=1, le=10_000, description="requests with a wrong token in a minute, after which all are refused"
+        default=10,
+        ge=1,
+        le=10_000,
+        description="requests without the right token from one address in a minute, after which it is refused",
+    )
+    proxies: Addresses = Field(
+        default=(),
+        max_length=32,
+        description="addresses of the proxies in front, such as 10.0.0.7 or 10.0.0.0/8: they say who asks",
     )

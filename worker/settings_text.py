@@ -70,10 +70,17 @@ def in_force_rows(loaded: Loaded) -> list[dict[str, Any]]:
     rows = []
     for section, name, value in _values(loaded):
         key = f"{section}.{name}"
-        shown = "***" if isinstance(value, SecretStr) else masked(str(value)) if isinstance(value, str) else value
-        shown = str(shown) if isinstance(shown, Duration) else shown
-        rows.append({"setting": key, "value": shown, "origin": loaded.origins[key], "variable": variable(key)})
+        rows.append({"setting": key, "value": _plain(value), "origin": loaded.origins[key], "variable": variable(key)})
     return rows
+
+
+def _plain(value: object) -> object:
+    """One setting's value as JSON has it; secrets and passwords inside URLs as ***."""
+    if isinstance(value, SecretStr):
+        return "***"
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return masked(str(value)) if isinstance(value, str | Duration) else value
 
 
 def markdown_tables() -> str:
