@@ -18,7 +18,7 @@ from worker.api_schemas import (
     Health,
     Skill,
     Status,
-    Verdicts,
+    Updating,
     Versions,
     components,
     reference,
@@ -74,8 +74,8 @@ _ASKED = {
     "id": "5f0c2d9f8a4b4c0e9a3d7e6b1c2f3a4d",
     "trigger": "http",
     "goal": "improve",
-    "why": "a new sensor",
-    "evidence": {"actor": "ann"},
+    "why": "a new sensor (ann)",
+    "evidence": {},
     "created_ms": 1_772_366_400_000,
 }
 
@@ -156,13 +156,7 @@ STATUS: Responses = {
         {"model": "weather", **_WHO, "paused_why": "", "monitor": True, "partitions": []},
     )
 }
-VERDICTS: Responses = {
-    200: _told(
-        Verdicts,
-        "The newest verdicts, newest first.",
-        {"model": "weather", "budget": 0.2, "spent": 0.01, "verdicts": []},
-    )
-}
+VERDICTS: Responses = {200: _told(Updating, "What is under way, and the newest verdicts, newest first.")}
 VERDICT: Responses = {200: _told(Verdict, "The verdict.")}
 CHANGED: Responses = {200: _told(Changed, "It is done; who is who now.", {**_WHO, "model": "weather", "on_disk": True})}
 ASKED: Responses = {202: _told(Asked, "It waits for a retrainer.", {"model": "weather", "request": _ASKED})}

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.errors import ServiceUnreachable
 from models.windows import WINDOWS
-from worker import wiring
+from worker import wiring, wiring_updating
 from worker.api_documents import (
     ASKED,
     AUDIT,
@@ -34,11 +34,10 @@ from worker.api_documents import (
 )
 from worker.api_problems import Refused, about, problem
 from worker.changes import by
-from worker.requests import RequestStore
 from worker.skill_report import read_report
 from worker.status_report import LogEnds, read_status
 from worker.store import Request as Wanted
-from worker.verdicts import VerdictStore
+from worker.updating_view import updating_json
 from worker.version_report import aliases_as_json, entry_as_json, versions_as_json
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ class Rollback(Change):
 class Retraining(Change):
     """Asks for a retraining."""
 
-    goal: Literal["restore", "improve", "investigate"] = Field(default="improve", description="What it is to do.")
+    goal: Literal["restore", "improve", "investigate"] = Field(default="restore", description="What it is for.")
 
 
 reads = APIRouter(prefix="/v1/models/{m}", tags=["read"], responses=REFUSED)
@@ -216,16 +215,14 @@ def status(served: Served) -> Response:
         return told(read_status(served.settings, served.client, served.log_ends.ask()))
 
 
-@reads.get("/verdicts", summary="The newest verdicts", responses=VERDICTS)
+@reads.get("/verdicts", summary="What is under way, and the newest verdicts", responses=VERDICTS)
 def verdicts(
     served: Served,
-    count: Annotated[int, Query(ge=1, le=MOST_VERDICTS, description="The newest so many.")] = 20,
+    count: Annotated[int, Query(ge=1, le=MOST_VERDICTS, description="The newest so many verdicts.")] = 10,
 ) -> Response:
-    """What the newest retrainings came to, newest first, and what live trials spent of the budget."""
+    """What is asked for, trained and tried at present, and what retrainings came to, newest first."""
     with served.about():
-        store = VerdictStore(served.client, served.model)
-        body = {"model": served.model, "budget": served.settings.judgement.budget, "spent": store.spent()}
-        return told({**body, "verdicts": store.recent(count)})
+        return told(updating_json(wiring_updating.updating(served.settings, served.client, count)))
 
 
 @reads.get("/verdicts/{name}", summary="A verdict", responses=VERDICT)
@@ -233,7 +230,7 @@ def verdict(served: Served, name: Annotated[str, Path(description="Its id, as GE
     """One verdict: what was tried, how it compared, what was decided and why."""
     subject = f"verdict {name}"
     with served.about(subject):
-        found = VerdictStore(served.client, served.model).get(name)
+        found = wiring_updating.verdicts(served.settings, served.client).get(name)
         if found is None:
             detail = f"model {served.model!r} has no verdict {name!r}"
             raise Refused(problem("unknown", 404, subject, detail, "GET …/verdicts lists them"))
@@ -307,12 +304,12 @@ def retrain(served: Served, asked: Retraining) -> Response:
         id=uuid.uuid4().hex,
         trigger="http",
         goal=asked.goal,
-        why=asked.reason,
-        evidence={"actor": asked.actor},
+        why=f"{asked.reason.strip()} ({asked.actor.strip()})",
+        evidence={},
         created_ms=int(time.time() * 1_000),
     )
     with served.about("retraining", write=True):
-        RequestStore(served.client, served.model).ask(wanted)
+        wiring_updating.requests(served.settings, served.client).ask(wanted)
     noted("retrain", asked)
     return told({"model": served.model, "request": wanted}, 202)
 

@@ -13,7 +13,9 @@ from models.audit import AuditEntry
 from models.registry import VersionInfo
 from models.verdict import Verdict
 from worker.api_problems import Problem
-from worker.store import Request  # noqa: TC001 - msgspec reads the annotations
+from worker.gate_told import Ended, GuardTold, TrialTold  # noqa: TC001 - msgspec reads the annotations
+from worker.requests import Progress  # noqa: TC001 - as above
+from worker.store import Request
 
 REFERENCE = "#/components/schemas/{name}"
 
@@ -196,12 +198,26 @@ class Skill(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     requests: list[Request]
 
 
-class Verdicts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The newest verdicts, newest first; of the `budget` for false promotions live trials have spent `spent`."""
+class RequestWaiting(Request, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request that no verdict has answered: who is at work on it, if anybody is, and how often it was taken up."""
 
-    model: str
-    budget: float
-    spent: float
+    worker: str | None
+    taken: int
+
+
+class Updating(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked for, trained and tried; what live trials have spent of their budget; verdicts, newest first."""
+
+    candidate: int | None
+    approved: int | None
+    paused: bool
+    requests: list[RequestWaiting]
+    progress: Progress | None
+    trial: TrialTold | None
+    guard: GuardTold | None
+    ended: list[Ended]
+    alpha_spent: float
+    alpha_budget: float
     verdicts: list[Verdict]
 
 
@@ -211,7 +227,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     waiting_for: str
 
 
-DOCUMENTS = (Versions, Audit, Changed, Asked, Status, Skill, Verdicts, Verdict, Health, Problem)
+DOCUMENTS = (Versions, Audit, Changed, Asked, Status, Skill, Updating, Verdict, Health, Problem)
 
 
 def components() -> dict[str, Any]:
