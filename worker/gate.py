@@ -67,9 +67,12 @@ def begin(verdict: Verdict, version: int, trial: Trial) -> TrialState:
         verdict=verdict.id,
         mode=trial.mode,
         alpha=trial.alpha,
-        needed=1 / trial.alpha,
+        needed=1 / trial.alpha if trial.alpha > 0 else math.inf,
         trial=trial,
     )
+    if trial.alpha <= 0 and trial.mode == "superiority":
+        spent = "no level is left for its trial: the budget of false promotions is spent (judgement.budget)"
+        found.decision = Decision("end", f"version {version} can't be proved better: {spent}")
     if trial.mode == "none":
         found.won = f"version {version} is promoted on recorded data alone: {verdict.sentence}"
     return found
@@ -125,7 +128,7 @@ def _weigh(one: TrialState) -> None:
     if one.decision is not None or one.mode == "none":
         return
     names = f"version {one.version}", f"version {one.against}"
-    found = proved(one.wealth, one.alpha)
+    found = one.alpha > 0 and proved(one.wealth, one.alpha)
     if one.mode == "superiority":
         if found and not one.won:
             one.won = f"{names[0]} proved better than {names[1]}: {_evidence(one)}"
