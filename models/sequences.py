@@ -166,7 +166,8 @@ def _check_size(shape: tuple[int, int], rows: int, architecture: Architecture) -
         raise DataError(
             f"{series:,} series over {steps:,} steps ({rows / (series * steps):.1%} of them taken) need "
             f"{needed / 1e9:.1f} GB to train on, the limit is {MAX_BYTES / 1e9:.1f} GB",
-            "fit on a shorter span (--since, --until) or on fewer series, and look for wrong times",
+            "take a shorter span (fit: --since, --until; else retraining.history) or fewer series "
+            "(retraining.series), and look for wrong times",
         )
 
 

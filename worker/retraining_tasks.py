@@ -9,6 +9,7 @@ prepares it: by the series state over each stretch from its empty beginning.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -183,9 +184,15 @@ def _attempted(wanted: Attempt, outcome: TrainingOutcome) -> Attempted:
         gradient_steps=outcome.kept_steps,
         seconds=outcome.seconds,
         curve=tuple(
-            Epoch(epoch=e.epoch, train_loss=e.train_loss, validation_loss=e.validation_loss) for e in outcome.curve
+            Epoch(epoch=e.epoch, train_loss=_number(e.train_loss), validation_loss=_number(e.validation_loss))
+            for e in outcome.curve
         ),
     )
+
+
+def _number(value: float) -> float | None:
+    """The value, None where it is no number: JSON has none such."""
+    return value if math.isfinite(value) else None
 
 
 def judge(lesson: Lesson, contenders: Mapping[str, tuple[bytes, bytes]], begin: int, end: int) -> Losses:
