@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -112,8 +113,9 @@ class Retrainer:
             return self._settler.resume(claimed) or self._retrain(claimed, now_ms)
         except FencedError as error:
             log.warning("given up: %s", error, extra={"action": "fenced"})
-        except Stopped:
-            self._requests.leave(entries)
+        except (Stopped, ServiceUnreachable):
+            with suppress(ServiceUnreachable):  # else others wait until this worker counts as dead
+                self._requests.leave(entries)
             raise
         except Ended as error:
             log.warning("given up: %s", error, extra={"action": "ended"})

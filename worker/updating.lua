@@ -52,13 +52,15 @@ end
 -- KEYS: requests   ARGV: worker, silence after which a worker counts as dead (ms), entries …
 -- Takes the entries, unless another worker is at work on any request of the model.
 local function claim(keys, args)
-  for id, taken in pairs(pending(keys[1])) do
+  local by = pending(keys[1])
+  for _, taken in pairs(by) do
     if taken[1] ~= args[1] and taken[2] < tonumber(args[2]) then return {'busy', taken[1]} end
   end
   local found = {'ok'}
   for i = 3, #args do
     if #redis.call('XRANGE', keys[1], args[i], args[i]) > 0 then
-      redis.call('XCLAIM', keys[1], GROUP, args[1], 0, args[i], 'FORCE')
+      local mine = by[args[i]] and by[args[i]][1] == args[1]
+      if not mine then redis.call('XCLAIM', keys[1], GROUP, args[1], 0, args[i], 'FORCE') end
       table.insert(found, args[i])
     end
   end
