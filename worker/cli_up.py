@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from worker.session import Session
 
 MOST_CONSUMERS = 256
+MOST_RETRAINERS = 16
 
 
 @click.command()
@@ -25,13 +26,28 @@ MOST_CONSUMERS = 256
 )
 @click.option("--monitor/--no-monitor", default=True, help="With the drift monitor, at monitor.port, or without it.")
 @click.option(
+    "--retrainers",
+    type=click.IntRange(0, MOST_RETRAINERS),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many retrainers, from retraining.port on: one is at work at a time.",
+)
+@click.option(
+    "--api/--no-api",
+    default=None,
+    help="With the HTTP API, at api.port, or without it; if nothing is said, with it where it has a token.",
+)
+@click.option(
     "--targets",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Write there where the metrics are, as Prometheus reads it (file_sd_configs): consumers.yml, monitors.yml.",
+    help="Write there where the metrics are, as Prometheus reads it (file_sd_configs): consumers.yml and its like.",
 )
 @click.pass_context
-def up(ctx: click.Context, consumers: int, monitor: bool, targets: Path | None) -> None:
+def up(
+    ctx: click.Context, consumers: int, monitor: bool, retrainers: int, api: bool | None, targets: Path | None
+) -> None:
     """Run the processes of killick here, until SIGTERM or Ctrl-C.
 
     Their lines come out together, each under the name of its process. One that crashes is started again, after 1 s,
@@ -46,7 +62,8 @@ def up(ctx: click.Context, consumers: int, monitor: bool, targets: Path | None) 
     words = [sys.executable, "-m", "worker.cli"]
     words += ["--config", session.config] if session.config else []
     words += ["--log-level", session.log_level] if session.log_level else []
-    counts = {"consumer": consumers, "monitor": int(monitor)}
+    served = bool(settings.api_token()) if api is None else api
+    counts = {"api": int(served), "consumer": consumers, "monitor": int(monitor), "retrainer": retrainers}
     if not any(counts.values()):
-        raise click.UsageError("--consumers 0 --no-monitor leaves nothing to run: choose at least one process")
+        raise click.UsageError("nothing is left to run: choose at least one process")
     ctx.exit(0 if serve(settings, counts, words, targets) else 1)

@@ -43,13 +43,21 @@ log = logging.getLogger(__name__)
 
 
 class Kind(NamedTuple):
-    """A command that runs as a process, and the setting of its port. They are stopped in the order of the table."""
+    """A command that runs as a process, the setting of its port, and whether there may be more than one."""
 
     command: str
     port: str
+    several: bool = False
 
 
-KINDS = (Kind("consumer", "http.port"), Kind("monitor", "monitor.port"))
+# They are stopped in this order: first nothing new is asked for, then the monitor sees what consumers committed last,
+# and who trains, which may take a while to give up, does so when the rest is in order.
+KINDS = (
+    Kind("api", "api.port"),
+    Kind("consumer", "http.port", several=True),
+    Kind("monitor", "monitor.port"),
+    Kind("retrainer", "retraining.port", several=True),
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,12 @@ def parts(settings: Settings, counts: Mapping[str, int], words: Sequence[str]) -
             f'--consumers {counts["consumer"]} with kafka.assignment = "manual": each would take all partitions',
             'run one, or set kafka.assignment = "group"',
         )
-    wanted = {"consumer": settings.http.port, "monitor": settings.monitor.port}
+    wanted = {
+        "api": settings.api.port,
+        "consumer": settings.http.port,
+        "monitor": settings.monitor.port,
+        "retrainer": settings.retraining.port,
+    }
     taken = {wanted[kind.command] for kind in KINDS if counts.get(kind.command)}
     found = []
     for kind in KINDS:
@@ -91,7 +104,7 @@ def parts(settings: Settings, counts: Mapping[str, int], words: Sequence[str]) -
         for number in range(1, count + 1):
             port = _port(wanted[kind.command], taken, first=number == 1)
             taken.add(port)
-            name = kind.command if kind.command == "monitor" else f"{kind.command}-{number}"
+            name = f"{kind.command}-{number}" if kind.several else kind.command
             given = {kind.port: str(port)}
             if kind.command == "consumer" and settings.kafka.instance and count > 1:
                 given["kafka.instance"] = f"{settings.kafka.instance}-{number}"
@@ -107,7 +120,7 @@ def _port(wanted: int, taken: set[int], *, first: bool) -> int:
 
 
 def write_targets(folder: Path, running: Iterable[Part]) -> None:
-    """Write where the pages are, as Prometheus reads it (`file_sd_configs`): consumers.yml and monitors.yml.
+    """Write where the pages are, as Prometheus reads it (`file_sd_configs`): a file for each kind, as consumers.yml.
 
     JSON is YAML too.
 

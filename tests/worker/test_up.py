@@ -214,15 +214,19 @@ def test_no_process_outlives_a_kill() -> None:
 
 
 def test_ports_are_counted_up_past_those_of_others(tmp_path: Path) -> None:
-    """The second consumer does not take the monitor's port."""
-    wanted = parts(settings_of("", tmp_path), {"consumer": 3, "monitor": 1}, WORDS)
+    """The second consumer does not take the monitor's port, nor the second retrainer that of the API."""
+    wanted = parts(settings_of("", tmp_path), {"monitor": 1, "consumer": 3, "retrainer": 2, "api": 1}, WORDS)
     assert [(one.name, one.port, dict(one.settings)) for one in wanted] == [
+        ("api", 9467, {"api.port": "9467"}),
         ("consumer-1", 9464, {"http.port": "9464"}),
-        ("consumer-2", 9466, {"http.port": "9466"}),
-        ("consumer-3", 9467, {"http.port": "9467"}),
+        ("consumer-2", 9468, {"http.port": "9468"}),
+        ("consumer-3", 9469, {"http.port": "9469"}),
         ("monitor", 9465, {"monitor.port": "9465"}),
+        ("retrainer-1", 9466, {"retraining.port": "9466"}),
+        ("retrainer-2", 9470, {"retraining.port": "9470"}),
     ]
-    assert [one.words for one in wanted[2:]] == [("/bin/killick", "consumer"), ("/bin/killick", "monitor")]
+    assert [one.words for one in wanted[3:5]] == [("/bin/killick", "consumer"), ("/bin/killick", "monitor")]
+    assert [one.port for one in parts(settings_of("", tmp_path), {"consumer": 3}, WORDS)] == [9464, 9465, 9466]
 
 
 def test_port_0_takes_free_ones(tmp_path: Path) -> None:
@@ -254,10 +258,12 @@ def test_targets_are_what_prometheus_reads(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name a folder that is there"):
         write_targets(folder, parts(settings, {"consumer": 1}, WORDS))
     folder.mkdir()
-    write_targets(folder, parts(settings, {"consumer": 2, "monitor": 1}, WORDS))
+    write_targets(folder, parts(settings, {"consumer": 2, "monitor": 1, "retrainer": 1}, WORDS))
     assert read_yaml(folder) == {
-        "consumers.yml": [{"targets": ["127.0.0.1:9464", "127.0.0.1:9466"]}],
+        "apis.yml": [{"targets": []}],
+        "consumers.yml": [{"targets": ["127.0.0.1:9464", "127.0.0.1:9467"]}],
         "monitors.yml": [{"targets": ["127.0.0.1:9465"]}],
+        "retrainers.yml": [{"targets": ["127.0.0.1:9466"]}],
     }
     write_targets(folder, parts(settings, {"consumer": 1}, WORDS))
     assert read_yaml(folder)["monitors.yml"] == [{"targets": []}]
@@ -278,7 +284,7 @@ def test_the_command_ends_with_the_message_of_a_process_that_refused(tmp_path: P
     """`killick up` with a port that is taken ends with exit code 2 and the consumer's own words."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = killick_up(tmp_path, f"[http]\nport = {port}\n", "--no-monitor")
+        done = killick_up(tmp_path, f"[http]\nport = {port}\n", "--no-monitor", "--retrainers", "0")
     assert done.returncode == 2, done.stderr
     assert f"killick: consumer-1 refused to run (exit code 2): the pages can't be served on 127.0.0.1:{port}" in (
         done.stderr
@@ -300,6 +306,7 @@ def test_the_command_ends_in_order_on_a_signal(tmp_path: Path, number: signal.Si
     file = tmp_path / "killick.toml"
     file.write_text('[monitor]\nport = 0\n[redis]\nurl = "redis://127.0.0.1:1"\n', encoding="utf-8")
     command = [sys.executable, "-c", HEARING, "-m", "worker.cli", "--config", str(file), "up", "--consumers", "0"]
+    command += ["--retrainers", "0"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -316,10 +323,10 @@ def test_the_command_ends_in_order_on_a_signal(tmp_path: Path, number: signal.Si
 
 
 def test_nothing_to_run_is_wrong_usage(tmp_path: Path) -> None:
-    """No consumer and no monitor is refused."""
-    done = killick_up(tmp_path, "", "--consumers", "0", "--no-monitor")
+    """No process at all is refused."""
+    done = killick_up(tmp_path, "", "--consumers", "0", "--no-monitor", "--retrainers", "0")
     assert done.returncode == 2
-    assert "nothing to run" in done.stderr
+    assert "nothing is left to run" in done.stderr
 
 
 def killick_up(folder: Path, settings: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -328,3 +335,33 @@ def killick_up(folder: Path, settings: str, *words: str) -> subprocess.Completed
     file.write_text(settings, encoding="utf-8")
     command = [sys.executable, "-m", "worker.cli", "--config", str(file), "up", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+ONLY_API = ("--consumers", "0", "--no-monitor", "--retrainers", "0")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "said"),
+    [
+        (
+            "[api]\nport = {port}\ntoken_file = '{file}'\n",
+            (),
+            "api refused to run (exit code 2): the HTTP API can't listen",
+        ),
+        ("[api]\nport = {port}\n", ("--api",), "api refused to run (exit code 2): the HTTP API has no token"),
+        ("[api]\nport = {port}\n", (), "nothing is left to run"),
+        ("[api]\nport = {port}\ntoken_file = '{file}'\n", ("--no-api",), "nothing is left to run"),
+        ("[api]\ntoken_file = '/nowhere/token'\n", (), "api.token_file = '/nowhere/token' can't be read"),
+    ],
+)
+def test_the_api_runs_where_it_has_a_token(
+    tmp_path: Path, redis_url: str, settings: str, words: tuple[str, ...], said: str
+) -> None:
+    """It is started where a token is configured, or when it is asked for; nobody need have one to run the rest."""
+    file = tmp_path / "token"
+    file.write_text("x" * 32)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = settings.format(port=taken.getsockname()[1], file=file) + f"[redis]\nurl = '{redis_url}'\n"
+        done = killick_up(tmp_path, text, *ONLY_API, *words)
+    assert done.returncode == 2
+    assert said in done.stderr
