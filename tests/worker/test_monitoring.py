@@ -9,17 +9,24 @@ import numpy as np
 import pytest
 
 from consumers.ledger import Commit, Ledger
+from consumers.roster import Seat
+from consumers.stream import Version
 from models.drift import DriftLimits
 from models.errors import DataError, ServiceUnreachable
 from models.registry import Registry
 from models.server import calling, connect
+from models.tally import COLUMNS
+from models.verdict import Calibration, Trial
 from models.windows import Book
+from tests.consumers import living
 from tests.consumers.test_ledger_calls import Deaf
-from tests.streams import FORM
+from tests.models.versions import register
+from tests.streams import FORM, NumpyScanner, architecture_of
 from tests.worker.following import Tail, assert_same, book_of, live, walks
+from tests.worker.judged import verdict_of
 from worker.asking import Asking
 from worker.drifting import DriftWatch
-from worker.gate import Limits
+from worker.gate import Limits, TrialState
 from worker.judging import Judging
 from worker.monitoring import Minds, Monitor, Times
 from worker.partition_monitor import PartitionMonitor
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 
     from models.server import Client
     from tests.consumers.living import Live
+    from tests.streams import Bools, Singles
     from worker.archiving import Archiver
 
 pytestmark = pytest.mark.services
@@ -49,8 +57,8 @@ def client(store_url: str) -> Iterator[Client]:
     made.close()
 
 
-def monitor_of(client: Client, who: str, name: str = MODEL) -> Monitor:
-    """A monitor of the model, on the settings of these tests."""
+def monitor_of(client: Client, who: str, name: str = MODEL, pairs: int = 0) -> Monitor:
+    """A monitor of the model, on the settings of these tests; it asks after so many pairs."""
 
     def opens(partition: int) -> tuple[PartitionMonitor, Archiver | None]:
         store = PartitionStore(client, name, partition, who)
@@ -61,7 +69,7 @@ def monitor_of(client: Client, who: str, name: str = MODEL) -> Monitor:
     minds = Minds(
         DriftWatch(store, LIMITS, FORM.interval_ms),
         Judging(store, registry, VerdictStore(client, name).of_version, JUDGED),
-        Asking(store, 0, 0),
+        Asking(store, 0, pairs),
     )
     return Monitor(registry, FORM, store, minds, opens, Times(LEASE_MS, 24))
 
@@ -258,3 +266,97 @@ def test_the_lease_is_renewed_while_a_step_goes_on(client: Client) -> None:
         places = [at for at, call in enumerate(listening.calls) if call == name]
         assert len(places) == (1 if name == "drift" else 3)
         assert [listening.calls[at - 1] for at in places] == ["lease"] * len(places)
+
+
+def tried(model: Model, trial: Trial) -> None:
+    """Version 2 runs beside version 1, which answers, in every partition, and has a trial."""
+    for number in (1, 2):
+        register(model.registry, architecture_of(), number, None if number == 1 else 1)
+    store = VerdictStore(model.client, model.name)
+    store.write(verdict_of(2, 1, trial), "worker", [], before=0.0, spends=0.0)
+    model.registry.nominate(2, expected=None, actor="retrainer", reason="better", now_ms=0)
+    for one in model.lives:
+        one.seat([Seat(1, "incumbent", 0, 0), Seat(2, "shadow", 0, 0)])
+
+
+def test_a_trial_goes_on_exactly_whoever_leads(client: Client) -> None:
+    """Killed and taken over in the middle of it: e-value and wealth are, to the last bit, those of one that ran on."""
+    found = []
+    calibration = Calibration(block_steps=3, scale=5.0, lag1=0.0, steps=100)
+    trial = Trial(mode="superiority", alpha=1e-9, calibration=calibration, harm_steps=0, deadline_steps=0)
+    for name, many in (("calm", False), (MODEL, True)):
+        model = Model(client, name=name)
+        tried(model, trial)
+        monitors = [monitor_of(client, who, name) for who in ("a", "b", "c")]
+        for number in range(12):
+            model.feed(25)
+            leader = monitors[number % 3 if many else 0]
+            model.step(leader)  # may find that the partitions were taken
+            if many and number % 4 == 1:
+                leader = monitors[number % 3] = monitor_of(client, f"new {number}", name)
+                model.silence()
+            model.count(leader)
+            if many:
+                model.silence()
+        state = monitors[2 if many else 0].view().gate
+        assert isinstance(state.trial, TrialState)
+        found.append((state.step, state.trial.wealth, state.trial.e_value, state.trial.words))
+    assert found[0] == found[1]
+    assert found[0][1].steps > 40
+    assert found[0][2] != 1.0
+
+
+class Breaking(NumpyScanner):
+    """A network whose outputs are, from one moment on, no numbers."""
+
+    outputs: float | None = None
+
+    def scan(self, x: Singles, active: Bools, carried: Singles) -> tuple[Singles, Singles]:
+        """As before, until it breaks."""
+        outputs, state = super().scan(x, active, carried)
+        return (outputs if self.outputs is None else np.full_like(outputs, self.outputs)), state
+
+
+@pytest.mark.parametrize("outputs", [np.nan, np.inf])
+def test_a_version_that_breaks_is_rolled_back_within_a_step(
+    client: Client, outputs: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the forecasts in the ledger to the registry: as soon as the first of them met its observation."""
+    broken = Breaking(living.VERSIONS[2].architecture, 2)
+    monkeypatch.setitem(living.VERSIONS, 2, Version(2, living.VERSIONS[2].architecture, broken))
+    model, monitor = Model(client), monitor_of(client, "one")
+    for number in (1, 2):
+        register(model.registry, architecture_of(), number, None if number == 1 else 1)
+    model.registry.promote(2, expected=1, actor="ann", reason="try", now_ms=0)
+    for one in model.lives:
+        one.seat([Seat(2, "incumbent", 0, 0), Seat(1, "shadow", 0, 0)])
+    model.feed(100)
+    model.count(monitor)
+    assert model.registry.aliases().incumbent == 2
+    broken.outputs = outputs
+    fed = 0
+    while model.registry.aliases().incumbent == 2:
+        model.feed(4)
+        fed += 4
+        model.count(monitor)
+        assert fed < 20
+    entry = model.registry.last("rollback")
+    assert entry is not None
+    assert entry.actor == "guard"
+    assert "forecasts are missing or no numbers" in entry.reason
+    assert model.registry.aliases().paused
+
+
+def test_what_is_asked_for_is_by_the_pairs_of_who_answers(client: Client) -> None:
+    """Over all partitions, counted on by whoever leads."""
+    model = Model(client)
+    register(model.registry, architecture_of(), 1)
+    for number in range(8):
+        monitor = monitor_of(client, str(number), pairs=200)
+        model.feed(40)
+        model.count(monitor)
+        monitor.close()
+    requests = ModelStore(client, MODEL).requests()
+    assert [request.trigger for request in requests] == ["pairs"] * len(requests)
+    pairs = model.wanted().window(1, "life", 0)[-1, COLUMNS["pairs"]]
+    assert 1 <= len(requests) <= pairs // 200

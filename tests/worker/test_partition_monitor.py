@@ -5,25 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from consumers.ledger import Ledger
-from consumers.roster import Seat
+from consumers.roster import Seat, reseated
+from models import duels
 from models.drift_inputs import inputs_of, trained_inputs
 from models.errors import DataError, FencedError, OffsetConflict, ServiceUnreachable
 from models.server import connect
+from models.tally import Scorer
 from tests.consumers.test_ledger_calls import Deaf
+from tests.consumers.test_spin_up import begun, caught_up, joined
 from tests.models.test_references import remembered
-from tests.streams import FORM, cuts_of, stream_of
+from tests.models.test_tally import with_references
+from tests.streams import FORM, Stream, cuts_of, stream_of
 from tests.worker.following import Tail, assert_same, book_of, count_all, follower, live, walks
 from worker import partition_monitor
 from worker.partition_monitor import PartitionMonitor, Watched
 from worker.store import PartitionStore
+from worker.tenures import tenures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from models.duels import Duels
     from models.server import Client
+    from tests.consumers.living import Live
 
 pytestmark = pytest.mark.services
 MODEL = "m"
@@ -354,3 +362,103 @@ def test_a_version_of_a_longer_horizon_than_the_model(client: Client) -> None:
         monitor = follower(client, MODEL, horizon=1)
     assert monitor.book.leads[1] == (1, 2, 3, 4)
     assert_same(monitor.book, book_of(consumer.ledger))
+
+
+def side_by_side(consumer: Live, stream: Stream) -> None:
+    """Version 2 is spun up from the beginning and joins at 200, answers from 400 on; 1 leaves at 550."""
+    consumer.take(stream, 0, 200)
+    spun = begun(consumer, 0)
+    caught_up(spun, consumer.at)
+    joined(consumer, spun)
+    for begin, end, incumbent, shadows in ((200, 400, 1, {2}), (400, 550, 2, {1}), (550, 600, 2, set[int]())):
+        roster = reseated(
+            consumer.partition.roster, offset=consumer.at, step=consumer.newest_step, incumbent=incumbent,
+            shadows=shadows, starts={},
+        )  # fmt: skip
+        consumer.seat(roster)
+        for at in range(begin, end, 5):
+            consumer.take(stream, at, at + 5)
+
+
+def table_of(ledger: Ledger) -> pd.DataFrame:
+    """A ledger's observations with their pairs, `v<version>_<lead>`, and the offset at which their block begins."""
+    parts = []
+    for block in ledger.blocks():
+        values = np.where(block.present[:, 0], block.values[:, 0], np.nan)
+        part = {"start": block.start, "slot": block.slot, "step": block.step, "value": values, "scale": block.scale}
+        for version, pairs in block.pairs.items():
+            part |= {f"v{version}_{k + 1}": pairs[:, k].astype(np.float64) for k in range(2)}
+        parts.append(pd.DataFrame(part))
+    return with_references(pd.concat(parts, ignore_index=True))
+
+
+def test_only_live_cells_are_compared(client: Client) -> None:
+    """As pandas has it from the ledger's pairs: what was forecast before both had joined was replayed, and is out."""
+    stream, consumer = walks(600, seed=8), live(client, MODEL)
+    side_by_side(consumer, stream)
+    monitor = follower(client, MODEL)
+    count_all(monitor)
+    table = table_of(consumer.ledger)
+    scale = table["scale"].where(table["seasonal_8"].notna() & (table["scale"] > 0)).astype(np.float64)
+    joined_step = int(stream.step[:200].max())
+    rows, replayed = [], 0
+    for k in (1, 2):
+        paired = table[f"v1_{k}"].notna() & table[f"v2_{k}"].notna() & scale.notna() & (table["start"] >= 200)
+        both = paired & (table["step"] - k > joined_step)
+        replayed += int((paired & ~both).sum())
+        one, two = (((table[f"v{v}_{k}"] - table["value"]) / scale).where(both) ** 2 for v in (1, 2))
+        rows.append(
+            pd.DataFrame({"step": table["step"], "turned": table["start"] >= 400, "n": both, "1": one, "2": two})
+        )
+    wanted = pd.concat(rows).groupby(["step", "turned"]).sum().astype(float)
+    wanted = wanted[wanted["n"] > 0]
+    assert replayed > 10
+    assert {key[1:] for key in monitor.duels} == {(1, 2), (2, 1)}
+    assert max(step for step, *_ in monitor.duels) <= int(table["step"][table["start"] < 550].max())
+    found = {
+        (step, first == 2): duel if first == 1 else duel.turned() for (step, first, _), duel in monitor.duels.items()
+    }
+    assert sorted(found) == sorted(wanted.index)
+    seen = np.array([found[key][:3] for key in wanted.index])
+    np.testing.assert_allclose(seen, wanted.to_numpy(), rtol=1e-9)
+    assert {duel[5:] for duel in monitor.duels.values()} == {(0, 0)}
+
+
+def duels_of(ledger: Ledger) -> Duels:
+    """The duels of all blocks of a ledger, counted in one go."""
+    found: Duels = {}
+    blocks = [block for block in ledger.blocks() if len(block)]
+    for scored in Scorer(FORM, 4).score(blocks):
+        duels.count(found, scored, tenures(ledger.roster(), blocks), None)
+    return found
+
+
+def test_restarts_change_no_bit_of_the_duels(client: Client) -> None:
+    """Killed at any moment, and however many blocks are read at once; what is judged is let go, and stays so."""
+    stream, consumer = walks(600, seed=8), live(client, MODEL)
+    rng, monitor = np.random.default_rng(2), follower(client, MODEL)
+    take = consumer.take
+
+    def watched(stream: Stream, begin: int, end: int) -> None:
+        nonlocal monitor
+        take(stream, begin, end)
+        if rng.random() < 0.5:
+            monitor.step(None)
+        if rng.random() < 0.2:
+            monitor = follower(client, MODEL)
+
+    consumer.take = watched  # type: ignore[method-assign]
+    side_by_side(consumer, stream)
+    count_all(monitor)
+    wanted = duels_of(consumer.ledger)
+    assert len(wanted) > 80
+    assert monitor.duels == wanted
+    store = PartitionStore(client, MODEL, 0)
+    assert store.duels() == wanted
+    judged = sorted(wanted)[40][0]
+    consumer.seat([*consumer.partition.roster, Seat(1, "shadow", consumer.at, consumer.at, None, 0)])
+    take(stream_of([("late", judged - 20 + i, (float(i * i), 1.0)) for i in range(40)]), 0, 40)
+    monitor.step(None, judged)
+    assert store.duels() == monitor.duels
+    assert min(step for step, *_ in monitor.duels) == judged + 1
+    assert monitor.duels.keys() > {key for key in wanted if key[0] > judged}
