@@ -25,6 +25,7 @@ from worker.report_words import (
     happened_words,
     interval_words,
     next_steps,
+    plain_words,
     since_words,
     title,
 )
@@ -56,7 +57,7 @@ def page(verdict: Verdict, entries: Sequence[AuditEntry] = ()) -> str:
         _audit(verdict, entries),
         _foot(verdict),
     )
-    return document(f"{title(verdict)}: {OUTCOMES[verdict.outcome]}", body, pictures.figures, encoded(verdict))
+    return document(f"{title(verdict)}: {OUTCOMES[verdict.outcome]}", body, pictures.figures)
 
 
 def encoded(verdict: Verdict) -> bytes:
@@ -80,7 +81,8 @@ def _head(verdict: Verdict, entries: Sequence[AuditEntry]) -> Html:
         "header",
         tag("p", OUTCOMES[verdict.outcome], class_="outcome"),
         tag("h1", title(verdict)),
-        tag("p", verdict.sentence, class_="sentence"),
+        tag("p", plain_words(verdict), class_="sentence"),
+        tag("p", verdict.sentence),
         tag("dl", *told),
         joined([tag("h3", "Notes"), notes]) if notes else "",
         class_=verdict.outcome,

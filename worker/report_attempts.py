@@ -42,8 +42,8 @@ def learning(verdict: Verdict, pictures: Pictures) -> Html:
     return section(
         "Learning curves",
         tag("p", "Solid: validation, dotted: training. Strong: the finalist, which had the least error on the "
-            "validation span; faint: all others. The dot is the epoch whose weights were kept. Losses are in units of "
-            "the gain and can't be compared between strategies; the validation error can."),
+            "validation span; faint: others, some forty at most. The dot is the epoch whose weights were kept. Losses "
+            "are in units of the gain and can't be compared between strategies; the validation error can."),
         tag("div", *parts, class_="several"),
         table("The finalist of each strategy", headings, rows, texts=2) if rows else "",
     )  # fmt: skip

@@ -31,6 +31,7 @@ LIGHT, DARK, STRONG = "#ffffff", "#10151a", "#c94f4f"  # of what stands in cells
 TURN = 0.17  # of the scale: from here on dark letters are read better
 HIGH, LOW = 380, 250  # px
 FAR = 0.4  # a line so many spans of the rest away from it is not drawn
+MOST_FAINT = 40  # lines of other attempts in one picture
 MOST_TEXTS = 5  # columns of a map whose cells have room for their numbers
 PERCENTILES = (5, 25, 50, 75, 95)
 
@@ -103,7 +104,7 @@ def curves(verdict: Verdict, strategy: str) -> Figure | None:
     if not attempts:
         return None
     traces = []
-    others = [one for one in attempts if one is not chosen]
+    others = _some([one for one in attempts if one is not chosen])
     for part, dash in (("validation_loss", "solid"), ("train_loss", "dot")):
         name = part.removesuffix("_loss")
         if others:
@@ -236,6 +237,11 @@ def _cell_words(one: Attempted | None, chosen: Attempted | None) -> str:
     if one.outcome == "exploded":
         return "exploded"
     return f"{figure(one.validation_mse)}{' ★' if one is chosen else ''}"
+
+
+def _some(attempts: list[Attempted]) -> list[Attempted]:
+    """At most `MOST_FAINT` of them, from first to last."""
+    return attempts[:: max(1, math.ceil(len(attempts) / MOST_FAINT))]
 
 
 def _joined(attempts: Iterable[Attempted], part: str) -> tuple[list[float | None], list[float | None]]:

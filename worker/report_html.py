@@ -120,7 +120,7 @@ def section(title: str, *parts: str) -> Html:
     return tag("section", tag("h2", title), *parts) if any(parts) else Html()
 
 
-def document(title: str, body: str, figures: Mapping[str, Mapping[str, Any]], verdict_json: bytes) -> str:
+def document(title: str, body: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole page."""
     scripts = [*([_plotly()] if figures else []), DRAWING.read_text(encoding="utf-8")]
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
@@ -140,7 +140,6 @@ def document(title: str, body: str, figures: Mapping[str, Mapping[str, Any]], ve
     )
     data = [
         f'<script type="application/json" id="figures">{_in_script(orjson.dumps(figures))}</script>',
-        f'<script type="application/json" id="verdict">{_in_script(verdict_json)}</script>',
         *(f"<script>{script}</script>" for script in scripts),
     ]
     return f'<!doctype html>\n<html lang="en">{head}<body>{escaped(body)}{"".join(data)}</body></html>\n'

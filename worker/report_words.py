@@ -46,6 +46,24 @@ def title(verdict: Verdict) -> str:
     return f"Verdict on version {verdict.version} of model {verdict.model}"
 
 
+def plain_words(verdict: Verdict) -> str:
+    """The decision for who reads one line."""
+    stays = f"Version {verdict.incumbent} stays"
+    if verdict.outcome == "promote" and verdict.version is not None:
+        tried = verdict.trial is not None and verdict.trial.mode != "none"
+        return (
+            f"Version {verdict.version} is to {'be tried live' if tried else 'answer'}: over {verdict.steps:,} steps "
+            f"that no training had seen it forecast better than version {verdict.incumbent}."
+        )
+    if verdict.outcome == "failed":
+        return f"{stays}: the retraining failed."
+    if foremost(verdict) is None:
+        return f"{stays}: there was no candidate to compare it with."
+    if verdict.outcome == "reject":
+        return f"{stays}: no candidate was better."
+    return f"{stays}: a candidate looked better, but that may be luck."
+
+
 def counted(count: int, noun: str, plural: str = "") -> str:
     """So many of something."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
@@ -167,7 +185,8 @@ def verdict_lines(verdict: Verdict) -> RenderableType:
         (OUTCOMES[verdict.outcome], f"bold {COLORS[verdict.outcome]}"),
         (f"  {moment_words(verdict.created_ms)}  {verdict.id}  because of {printable(verdict.trigger)}", "dim"),
     )
-    lines: list[RenderableType] = [head, Text(f"  {printable(verdict.sentence)}")]
+    told = (plain_words(verdict), verdict.sentence)
+    lines: list[RenderableType] = [head, *(Text(f"  {printable(words)}") for words in told)]
     if verdict.judged:
         lines.append(_judged_table(verdict))
     lines += [Text(f"  {sentence}", style="dim") for sentence in next_steps(verdict)[:1]]

@@ -10,6 +10,7 @@ from arch.bootstrap import StationaryBootstrap
 from scipy import stats
 
 from models.audit import AuditEntry
+from models.decision import JudgementLimits, decide
 from models.verdict import Attempted, Calibration, Compared, Cuts, Epoch, Judged, Series, Trial, Verdict
 
 HOUR_MS = 3_600_000
@@ -24,10 +25,14 @@ LEVELS = {
 }  # fmt: skip
 CREATED_MS = (BEGIN + 1_500) * HOUR_MS
 
+LIMITS = JudgementLimits(
+    gate="both", screen=0.05, alpha=0.01, budget=0.2, harm_alpha=0.01, harm_steps=24, deadline_steps=720
+)
+
 Losses = dict[str, np.ndarray]
 
 
-def losses(names: tuple[str, ...], seed: int = 1) -> Losses:
+def losses(names: tuple[str, ...], seed: int = 1, **levels: float) -> Losses:
     """The loss of each contender at each step and lead, (T, L): alike from hour to hour and among contenders."""
     rng = np.random.default_rng(seed)
     curve = 0.3 + 0.7 * np.sqrt(np.arange(1, LEADS + 1) / LEADS)
@@ -36,7 +41,10 @@ def losses(names: tuple[str, ...], seed: int = 1) -> Losses:
     for name in names:
         own = np.exp(_walk(rng, 0.5, 0.12))
         found[name] = (
-            (LEVELS[name] * weather * own)[:, None] * curve / curve.mean() * rng.gamma(9, 1 / 9, (STEPS, LEADS))
+            (levels.get(name, LEVELS[name]) * weather * own)[:, None]
+            * curve
+            / curve.mean()
+            * rng.gamma(9, 1 / 9, (STEPS, LEADS))
         )
     return found
 
@@ -185,31 +193,30 @@ def promoted() -> Verdict:
     """A drift, four strategies, a control: the update on all data goes to its live trial."""
     found = losses(("incumbent", *STRATEGIES, "control", "persistence", "seasonal"))
     held = compared(found)
-    chosen = next(one for one in held if one.name == "update-on-all")
-    contenders = judged(found)
-    before, after = (next(one for one in contenders if one.name == name) for name in ("incumbent", "update-on-all"))
+    decided = decide(held, float(found["incumbent"].mean()), STEPS, LIMITS)
     return Verdict(
-        id="1373025600000-0", requests=("1373025600000-0", "1373029200000-0"), trigger="drift", goal="restore",
+        id="5f0c1d9e7b2a4c3f8d6e9a1b2c3d4e5f", trigger="drift", goal="restore",
+        requests=("5f0c1d9e7b2a4c3f8d6e9a1b2c3d4e5f", "9d4a5b3c1f6e8a7d2b0c3e5f60718293"),
         why="page_hinkley: the loss of version 7 has risen by 1.8 quiet standard deviations since 2013-05-09",
-        model="weather", interval_ms=HOUR_MS, created_ms=CREATED_MS, seconds=412.6, incumbent=7, outcome="promote",
-        sentence=f"update-on-all forecast better than version 7: squared error {1 - after.mse / before.mse:.1%} less "
-        f"on {STEPS} steps that nobody had seen (p = {chosen.p_holm:.2g} after Holm over 4 finalists).",
-        version=8, chosen="update-on-all", cuts=CUTS, series=3, observations=31_104, steps=STEPS,
-        leads=tuple(range(1, LEADS + 1)), attempts=attempts(), judged=contenders, compared=held,
-        over_time=over_time(found, "update-on-all"),
+        model="weather", interval_ms=HOUR_MS, created_ms=CREATED_MS, seconds=412.6, incumbent=7,
+        outcome=decided.outcome, sentence=decided.sentence, version=8, chosen=decided.chosen, cuts=CUTS,
+        series=3, observations=31_104, steps=STEPS, leads=tuple(range(1, LEADS + 1)), attempts=attempts(),
+        judged=judged(found), compared=held, over_time=over_time(found, "update-on-all"),
         trial=Trial(mode="harm", alpha=0.01, calibration=CALIBRATION, harm_steps=24, deadline_steps=720),
-        cost=1_240.5, unit="EUR", notes=("1 of 29 trainings exploded and was left out",),
+        cost=1_240.5, unit="EUR", notes=("1 of 41 trainings exploded and was left out",),
     )  # fmt: skip
 
 
 def lonely() -> Verdict:
     """One strategy, one training, no repeats, no control, nothing known of costs: not enough to decide."""
-    found = losses(("incumbent", "update-on-new"), seed=7)
+    found = losses(("incumbent", "update-on-new"), seed=7, **{"update-on-new": 0.402})
     held = compared(found)
+    decided = decide(held, float(found["incumbent"].mean()), STEPS, LIMITS)
     return Verdict(
-        id="1373025600001-0", requests=("1373025600001-0",), trigger="operator", goal="improve", why="try",
-        model="weather", interval_ms=HOUR_MS, created_ms=CREATED_MS, seconds=31.0, incumbent=7, outcome="inconclusive",
-        sentence="update-on-new looked better, but by no more than luck would make it.", chosen=None, cuts=CUTS,
+        id="6a1d2e0f8c3b5d4a9e7f0b2c3d4e5f60", requests=("6a1d2e0f8c3b5d4a9e7f0b2c3d4e5f60",),
+        trigger="operator", goal="improve", why="try", model="weather",
+        interval_ms=HOUR_MS, created_ms=CREATED_MS, seconds=31.0, incumbent=7, outcome=decided.outcome,
+        sentence=decided.sentence, chosen=decided.chosen, cuts=CUTS,
         series=1, observations=1_404, steps=STEPS, leads=(1, 6, 12), attempts=attempts(("update-on-new",), 0)[:1],
         judged=tuple(Judged(name=one.name, mse=one.mse, mae=one.mae, skill=None, by_lead=one.by_lead[:3])
                      for one in judged(found)),
@@ -222,7 +229,8 @@ def rejected() -> Verdict:
     exploded = [one for one in attempts() if one.outcome == "exploded"]
     found = losses(("incumbent", "persistence", "seasonal"), seed=8)
     return Verdict(
-        id="1373025600002-0", requests=("1373025600002-0",), trigger="schedule", goal="improve", why="a month is over",
+        id="7b2e3f1a9d4c6e5b0f8a1c3d4e5f6071", requests=("7b2e3f1a9d4c6e5b0f8a1c3d4e5f6071",),
+        trigger="schedule", goal="improve", why="a month is over",
         model="weather", interval_ms=HOUR_MS, created_ms=CREATED_MS, seconds=14.2, incumbent=7, outcome="reject",
         sentence="No training came to an end with weights that can be used.", cuts=CUTS, series=3, observations=31_104,
         steps=STEPS, leads=tuple(range(1, LEADS + 1)), attempts=tuple(exploded), judged=judged(found),
@@ -232,7 +240,8 @@ def rejected() -> Verdict:
 def failed() -> Verdict:
     """The recorded data was too short: nothing was trained."""
     return Verdict(
-        id="1373025600003-0", requests=("1373025600003-0",), trigger="http", goal="improve", why="asked for by ann",
+        id="8c3f4a2b0e5d7f6c1a9b2d4e5f607182", requests=("8c3f4a2b0e5d7f6c1a9b2d4e5f607182",),
+        trigger="http", goal="improve", why="asked for by ann",
         model="weather", interval_ms=HOUR_MS, created_ms=CREATED_MS, seconds=0.4, incumbent=7, outcome="failed",
         sentence="There are 200 steps of new data, 1,056 are needed.", notes=("set retraining.new_data to more",),
     )  # fmt: skip
