@@ -7,7 +7,6 @@ archive + ledger, history of the fit ─► segments ───────┴─
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,8 @@ from consumers.past import newest_step, of_history, recorded
 from models.drift_inputs import inputs_of
 from models.errors import ArchiveError, DataError, VersionError
 from models.strategies import cuts
-from models.times import rfc3339, to_ms
+from models.times import rfc3339
+from worker import readiness
 from worker.retraining_tasks import Lesson
 
 if TYPE_CHECKING:
@@ -93,14 +93,6 @@ class Lessons:
         answers = registry.aliases().incumbent
         return next((info for info in registry.versions() if info.version == answers), None)
 
-    def new_begin(self, request: Request, incumbent: VersionInfo) -> int:
-        """From which step on data is new to the incumbent; after a drift, from the drift on."""
-        until = incumbent.training.get("data", {}).get("until")
-        begin = 0 if until is None else to_ms(datetime.fromisoformat(until)) // self._form.interval_ms + 1
-        drifts = request.evidence.get("drifts", ()) if request.evidence.get("version") == incumbent.version else ()
-        steps = [drift["at_step"] for drift in drifts if drift.get("at_step", -1) >= 0]
-        return int(max([begin, *steps[:1]]))
-
     def gather(self, requests: Sequence[Request]) -> Gathered:
         """The lesson that requests ask for.
 
@@ -130,7 +122,8 @@ class Lessons:
         begin = max(since, min(int(one.block.step.min()) for one in used))
         shares = self._shares
         network, weights, _ = self._sources.registry.load(incumbent.version)
-        new_begin = max(begin, *(self.new_begin(request, incumbent) for request in requests))
+        interval_ms = self._form.interval_ms
+        new_begin = max(begin, *(readiness.new_begin(request, incumbent, interval_ms) for request in requests))
         spans = cuts(
             begin,
             new_begin,

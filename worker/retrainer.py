@@ -18,6 +18,7 @@ import msgspec
 from models.errors import FencedError, KillickError, ServiceUnreachable
 from worker.executors import Ended, TrainingError, Work, trainings
 from worker.patience import patiently
+from worker.readiness import DRIFT, Known, look_of, waits_for
 from worker.requests import Progress
 from worker.retraining import findings
 from worker.verdict_making import Occasion, failed, verdict_of
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from models.decision import JudgementLimits
-    from models.registry import VersionInfo
     from models.strategies import Grid
     from models.verdict import Verdict
     from worker.lessons import Lessons
@@ -41,8 +41,6 @@ SILENT_MS = 30_000  # after which a worker counts as dead
 MOST_TAKEN = 3  # times that a request is taken up by workers that die of it
 MOST_LOOKS = 4  # at what came since a drift: each at half the level of the one before, on twice the data
 PATIENCE_S = 600.0  # how long Redis may be away when a training has ended
-PEOPLE = ("operator", "http")
-DRIFT = "drift"
 
 log = logging.getLogger(__name__)
 
@@ -129,19 +127,11 @@ class Retrainer:
         waiting = self._requests.waiting()
         if not waiting:
             return []
-        incumbent = self._lessons.incumbent()
-        newest, rules = self._lessons.newest_step(), self._plans.rules
         last = next((v.newest_step for v in self._verdicts.recent(1)), None)
-        cooling = newest is not None and last is not None and newest - last < rules.cooldown_steps
-        return [one for one in waiting if one.request.trigger in PEOPLE or self._due(one, incumbent, newest, cooling)]
-
-    def _due(self, one: Waiting, incumbent: VersionInfo | None, newest: int | None, cooling: bool) -> bool:  # noqa: FBT001
-        if cooling and not one.request.evidence.get("look"):
-            return False
-        if newest is None or incumbent is None:
-            return True
-        needed = self._plans.rules.new_steps << one.request.evidence.get("look", 0)
-        return bool(newest - self._lessons.new_begin(one.request, incumbent) >= needed)
+        known = Known(self._lessons.incumbent(), self._lessons.newest_step(), last, self._plans.interval_ms)
+        rules = self._plans.rules
+        limits = {"cooldown_steps": rules.cooldown_steps, "new_steps": rules.new_steps}
+        return [one for one in waiting if not waits_for(one.request, known, **limits)]
 
     def _retrain(self, claimed: Sequence[Waiting], now_ms: int) -> Verdict:
         """The verdict, settled."""
@@ -177,7 +167,7 @@ class Retrainer:
         gathered = self._lessons.gather(occasion.requests)
         limits = plans.limits
         if occasion.trigger == DRIFT:
-            look = max(request.evidence.get("look", 0) for request in occasion.requests)
+            look = max(look_of(request) for request in occasion.requests)
             limits = limits._replace(screen=limits.screen / 2 ** (look + 1))
         with trainings(rules.executor, rules.workers) as executor:
             work = Work(executor, pulse, began + rules.timeout_s)
@@ -217,7 +207,7 @@ class Retrainer:
     ) -> Verdict:
         """Ask for another look first, where a drift has brought too little data yet to tell."""
         looks = [request for request in requests if request.trigger == DRIFT]
-        look = max((request.evidence.get("look", 0) for request in looks), default=MOST_LOOKS) + 1
+        look = max((look_of(request) for request in looks), default=MOST_LOOKS) + 1
         if verdict.outcome in {"reject", "inconclusive"} and look < MOST_LOOKS:
             first = looks[0]
             self._requests.ask(

@@ -27,6 +27,7 @@ class Updating:
 
     aliases: Aliases
     waiting: Sequence[Waiting]
+    waits_for: Sequence[str]  # each of them; "" where it is ready
     progress: Progress | None
     gate: GateTold
     verdicts: Sequence[Verdict]  # newest first
@@ -41,8 +42,8 @@ def updating_json(view: Updating) -> dict[str, Any]:
         "approved": view.aliases.approved,
         "paused": view.aliases.paused,
         "requests": [
-            {**msgspec.to_builtins(one.request), "worker": one.worker or None, "taken": one.taken}
-            for one in view.waiting
+            {**msgspec.to_builtins(one.request), "worker": one.worker or None, "taken": one.taken, "waits_for": why}
+            for one, why in zip(view.waiting, view.waits_for, strict=True)
         ],
         "progress": msgspec.to_builtins(view.progress),
         "trial": msgspec.to_builtins(view.gate.trial),
@@ -62,17 +63,24 @@ def lines(view: Updating) -> Iterator[str]:
     for verdict in view.verdicts:
         version = f"version {verdict.version}" if verdict.version else ""
         yield (
-            f"{rfc3339(verdict.created_ms // 1000 * 1000)}  {verdict.id[:SHORT]:<{SHORT}}  {verdict.outcome:<12}  "
+            f"{rfc3339(verdict.created_ms // 1000 * 1000)}  {short(verdict.id):<{SHORT + 2}}  {verdict.outcome:<12}  "
             f"{version:<10}  {verdict.trigger}: {verdict.sentence}"
         )
 
 
+def short(name: str) -> str:
+    """The beginning of an id, with the number of the look that it is about, if there is one."""
+    base, dot, look = name.partition(".")
+    return base[:SHORT] + dot + look
+
+
 def _under_way(view: Updating) -> Iterator[str]:
     now = view.progress
-    for one in view.waiting:
-        at_work = now is not None and one.request.id in now.requests
-        state = f"{now.done} of {now.total} trainings, {now.note}" if at_work and now else "waits"
-        yield f"request {one.request.id[:SHORT]}  {one.request.trigger}: {one.request.why} — {state}"
+    for one, why in zip(view.waiting, view.waits_for, strict=True):
+        state = f"waits for {why or 'a retrainer'}"
+        if now is not None and one.request.id in now.requests:
+            state = f"{now.done} of {now.total} trainings, {now.note}"
+        yield f"request {short(one.request.id)}  {one.request.trigger}: {one.request.why}\n    {state}"
     trial, guard = view.gate.trial, view.gate.guard
     if trial is not None:
         signed = "approved; " if view.aliases.approved == trial.version else ""

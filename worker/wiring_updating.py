@@ -156,17 +156,28 @@ def _sources(settings: Settings, client: Client) -> Sources:
 def updating(settings: Settings, client: Client, count: int) -> Updating:
     """What is to see of updating now, with the newest `count` verdicts."""
     from worker.gate_told import GateTold, read_gate
+    from worker.readiness import Known, waits_for
     from worker.store import ModelStore
     from worker.updating_view import Updating
 
     queue, judged = requests(settings, client), verdicts(settings, client)
+    rules = _rules(settings)
+    lessons, waiting, recent = _lessons(settings, client), queue.waiting(), judged.recent(count)
+    known = Known(
+        lessons.incumbent(),
+        lessons.newest_step(),
+        recent[0].newest_step if recent else None,
+        settings.interval_ms,
+    )
+    limits = {"cooldown_steps": rules.cooldown_steps, "new_steps": rules.new_steps}
     _, state = ModelStore(client, settings.model.name).state("gate")
     return Updating(
         aliases=wiring.registry(settings, client).aliases(),
-        waiting=queue.waiting(),
+        waiting=waiting,
+        waits_for=[waits_for(one.request, known, **limits) for one in waiting],
         progress=queue.progress(),
         gate=read_gate(state, GateTold),
-        verdicts=judged.recent(count),
+        verdicts=recent,
         spent=judged.spent(),
         budget=settings.judgement.budget,
     )
