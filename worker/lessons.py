@@ -94,7 +94,7 @@ class Lessons:
         return next((info for info in registry.versions() if info.version == answers), None)
 
     def gather(self, requests: Sequence[Request]) -> Gathered:
-        """The lesson that requests ask for.
+        """The lesson that requests ask for; after several drifts data is new from the first one on.
 
         Raises:
             DataError: there is too little data.
@@ -123,7 +123,9 @@ class Lessons:
         shares = self._shares
         network, weights, _ = self._sources.registry.load(incumbent.version)
         interval_ms = self._form.interval_ms
-        new_begin = max(begin, *(readiness.new_begin(request, incumbent, interval_ms) for request in requests))
+        asking = [one for one in requests if one.trigger == readiness.DRIFT] or requests
+        since_asked = min(readiness.new_begin(request, incumbent, interval_ms) for request in asking)
+        new_begin = max(begin, since_asked)
         spans = cuts(
             begin,
             new_begin,

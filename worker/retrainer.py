@@ -123,7 +123,7 @@ class Retrainer:
         return None
 
     def _ready(self) -> list[Waiting]:
-        """The requests that need not wait any longer."""
+        """The requests that need not wait any longer; with one because of a drift all others that are, last."""
         waiting = self._requests.waiting()
         if not waiting:
             return []
@@ -131,7 +131,9 @@ class Retrainer:
         known = Known(self._lessons.incumbent(), self._lessons.newest_step(), last, self._plans.interval_ms)
         rules = self._plans.rules
         limits = {"cooldown_steps": rules.cooldown_steps, "new_steps": rules.new_steps}
-        return [one for one in waiting if not waits_for(one.request, known, **limits)]
+        ready = [one for one in waiting if not waits_for(one.request, known, **limits)]
+        drifted = any(one.request.trigger == DRIFT for one in ready)
+        return ready + [one for one in waiting if drifted and one.request.trigger == DRIFT and one not in ready]
 
     def _retrain(self, claimed: Sequence[Waiting], now_ms: int) -> Verdict:
         """The verdict, settled."""

@@ -51,12 +51,16 @@ def asked(client: Client, *requests: Request) -> RequestStore:
 
 
 def test_a_drift_leads_to_a_candidate(client: Client) -> None:
-    """Trained in a process of its own, registered with its parent, nominated; equal requests are one retraining."""
-    store = asked(client, drift("d1"), drift("d2"), request("o1"))
+    """Trained in a process of its own, registered with its parent, nominated; equal requests are one retraining.
+
+    A later drift whose data does not suffice yet is answered with the first one.
+    """
+    late = request("d2", "drift", version=1, drifts=[{"at_step": END - 9}])
+    store = asked(client, late, drift("d1"), request("o1"))
     worker = retrainer(client, MODEL)
     found = worker.step(NOW_MS)
     assert found is not None
-    assert found.requests == ("d1", "d2", "o1")
+    assert found.requests == ("d1", "o1", "d2")
     assert (found.outcome, found.trigger, found.version) == ("promote", "drift", 2)
     assert found.trial is not None
     assert found.trial.mode == "harm"
