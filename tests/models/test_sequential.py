@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.signal import lfilter
 from statsmodels.tsa.arima_process import ArmaProcess  # type: ignore[import-untyped]
 
+from models import sequential
 from models.errors import DataError
 from models.sequential import (
     BETS,
@@ -111,6 +112,17 @@ def test_an_even_difference_is_proved() -> None:
     assert not proved(advance(Wealth(), FOUR, np.zeros(400)), 0.4)
 
 
+def test_a_sure_loss_and_a_single_block_prove_nothing() -> None:
+    """However large the wealth: a plain mean that is surely below 0, and one of which no spread is known."""
+    rich = Wealth(logs=(20.0,) * len(BETS), blocks=100, total=-200.0, marks=(-200.0,) + (0.0,) * (LEVELS - 1),
+                  squares=(401.0,) + (0.0,) * (LEVELS - 1), steps=400)  # fmt: skip
+    assert e_value(rich) > 1e8
+    assert not proved(rich, 0.01)
+    assert proved(msgspec.structs.replace(rich, total=200.0, marks=(200.0, *rich.marks[1:])), 0.01)
+    one = msgspec.structs.replace(rich, blocks=1, total=2.0, marks=(2.0, *rich.marks[1:]), squares=(4.0,) * LEVELS)
+    assert not proved(one, 0.01)
+
+
 def test_wealth_without_a_sure_unclipped_mean_proves_nothing() -> None:
     """Many blocks that are a little better, and one disaster that outweighs them."""
     good = np.full(4 * 400, 0.2)
@@ -205,7 +217,7 @@ def test_a_slow_part_under_noise_lengthens_the_block() -> None:
     series = rng.standard_normal(8_000) + 0.4 * ar(rng, 1, 8_000, 0.97)[0]
     centred = series - series.mean()
     assert ar_block(phi_of(centred)) <= LEAST_BLOCK
-    assert block_of(centred, LEAST_BLOCK) > 4 * LEAST_BLOCK
+    assert 13 * LEAST_BLOCK < block_of(centred, LEAST_BLOCK) < 1_000
 
 
 def test_the_longest_block_and_the_widest_scale_of_all_pairs_count() -> None:
@@ -217,6 +229,24 @@ def test_the_longest_block_and_the_widest_scale_of_all_pairs_count() -> None:
     assert both.block_steps == calibrate([slow]).block_steps
     assert both.scale > calibrate([slow]).scale
     assert calibrate([fast, slow, np.zeros(500), np.full(500, math.nan), rng.normal(size=9) * 1e9]) == both
+
+
+def test_scales_of_short_spans_are_put_right() -> None:
+    """The span's own mean takes a share of the variance: 400 spans of 100 white steps, blocks of 12."""
+    series = ar(np.random.default_rng(7), 400, 100, 0.0)
+    squares = [sequential._scale(one - one.mean(), 12) ** 2 for one in series]
+    assert np.mean(squares) == pytest.approx(1 / 12, rel=0.06)
+
+
+def test_where_few_blocks_were_seen_the_scale_is_no_less_than_of_an_autoregression() -> None:
+    """Of 30 spans of 400 steps at phi .97, each against theory with its own phi and variance."""
+    for series in ar(np.random.default_rng(8), 30, 400, 0.97):
+        found = calibrate([series])
+        if found.block_steps * 8 > 400:
+            covariance = ArmaProcess([1.0, -phi_of(series - series.mean())], [1.0]).acovf(found.block_steps)
+            weights = 2.0 * (found.block_steps - np.arange(found.block_steps))
+            share = ((weights * covariance).sum() / covariance[0] - found.block_steps) / found.block_steps**2
+            assert found.scale >= 0.999 * math.sqrt(share * series.var(ddof=1))
 
 
 def test_few_steps_form_an_autoregression() -> None:
@@ -242,8 +272,9 @@ def test_what_can_not_be_calibrated_is_refused(differences: list[NDArray[np.floa
 
 
 def test_no_bet_can_be_lost_whole() -> None:
-    """Ten thousand disasters in a row leave a number, and later evidence still counts."""
+    """Ten thousand disasters in a row leave a number, and later evidence still counts; so do as many good blocks."""
     wealth = advance(Wealth(), FOUR, np.full(40_000, -1e300))
     assert len(wealth.logs) == len(BETS)
     assert all(math.isfinite(log) for log in wealth.logs)
     assert e_value(advance(wealth, FOUR, np.full(4, 1e300))) >= e_value(wealth)
+    assert math.isfinite(e_value(advance(Wealth(), FOUR, np.ones(40_000))))
