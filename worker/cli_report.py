@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SUFFIXES = {True: (".json",), False: (".html", ".htm")}  # by whether JSON is asked for
 NEWEST = 5  # verdicts that an error names
 LONGEST = 9  # digits of a version: what is longer is an id
+SHORTEST = 4  # signs of the beginning of an id
+MOST = 1_000  # verdicts that an id's beginning is looked for among: more than are kept
 
 
 @click.command()
@@ -30,8 +32,8 @@ LONGEST = 9  # digits of a version: what is longer is an id
 def report(session: Session, verdict: str | None, out: str | None, as_json: bool) -> None:
     """Write a verdict as one HTML page: what was decided, by which figures, and what happens next.
 
-    V is the version that the verdict registered, ID a verdict's own; without one it is the newest. The page opens
-    without a network.
+    V is the version that the verdict registered, ID a verdict's own, or its beginning; without one it is the newest.
+    The page opens without a network.
 
     \b
     killick report --out verdict.html          the newest
@@ -78,28 +80,32 @@ def _check(out: str | None, as_json: bool) -> None:
 
 
 def _found(store: VerdictStore, registry: Registry, model: str, asked: str | None) -> Verdict:
-    """The verdict that is asked for.
+    """The verdict that is asked for; the beginning of an id is enough where no other begins so.
 
     Raises:
-        VersionError: there is none.
+        VersionError: there is none, or more than one.
     """
     if asked is None:
         newest = store.recent(1)
         if newest:
             return newest[0]
         raise VersionError(f"model {model!r} has no verdict yet", "ask for one: `killick retrain --reason TEXT`")
-    is_version = asked.isdecimal() and len(asked) <= LONGEST
-    found = store.of_version(int(asked)) if is_version else store.get(asked)
+    number = int(asked) if asked.isdecimal() and len(asked) <= LONGEST else None
+    found = store.get(asked) if number is None else store.of_version(number)
     if found is not None:
         return found
-    known = (
-        ", ".join(_name(one) for one in store.recent(NEWEST)) or "none; `killick retrain --reason TEXT` asks for one"
-    )
-    if not is_version:
-        raise VersionError(f"model {model!r} has no verdict {asked!r}", f"the newest: {known}")
-    info = next((one for one in registry.versions() if one.version == int(asked)), None)
+    kept = store.recent(MOST)
+    alike = [one for one in kept if len(asked) >= SHORTEST and one.id.startswith(asked)]
+    if len(alike) == 1:
+        return alike[0]
+    known = ", ".join(map(_name, alike or kept[:NEWEST])) or "none; `killick retrain --reason TEXT` asks for one"
+    if alike:
+        raise VersionError(f"{len(alike)} verdicts of model {model!r} begin with {asked!r}", f"choose one: {known}")
+    if number is None:
+        raise VersionError(f"model {model!r} has no verdict {asked!r}", f"the newest verdicts: {known}")
+    info = next((one for one in registry.versions() if one.version == number), None)
     if info is None:
-        raise VersionError(f"model {model!r} has no version {asked}", f"versions with verdicts: {known}")
+        raise VersionError(f"model {model!r} has no version {asked}", f"the newest verdicts: {known}")
     raise VersionError(
         f"version {asked} of model {model!r} has no verdict: {info.actor} registered it ({info.reason})",
         f"the newest verdicts: {known}",

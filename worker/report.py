@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from models.strategies import CONTROL
 from worker.report_attempts import amounts, everything, learning
 from worker.report_html import Html, Pictures, document, joined, number, section, table, tag
 from worker.report_numbers import clock_words, figure, length_words, moment_words, p_words, skill_words, step_words
-from worker.report_picked import INCUMBENT, compared, finalists, foremost, is_control, judged
+from worker.report_picked import INCUMBENT, compared, finalists, foremost, judged
 from worker.report_sections import (
     contenders,
     difference,
@@ -131,9 +132,9 @@ def _evaluated(verdict: Verdict) -> Html:
 def _developed(verdict: Verdict) -> str:
     if not verdict.attempts:
         return "Nothing was trained."
-    names = dict.fromkeys(one.strategy for one in verdict.attempts if not is_control(one.strategy))
+    names = dict.fromkeys(one.strategy for one in verdict.attempts if one.strategy != CONTROL)
     exploded = sum(one.outcome == "exploded" for one in verdict.attempts)
-    control = any(is_control(one.strategy) for one in verdict.attempts)
+    control = any(one.strategy == CONTROL for one in verdict.attempts)
     return (
         f"{counted(len(verdict.attempts), 'training')} by {counted(len(names), 'strategy', 'strategies')}"
         f"{' and the control' if control else ''}: {clock_words(sum(one.seconds for one in verdict.attempts))}, "

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from models.strategies import CONTROL
 from worker.report_figures import curves, sensitivity
 from worker.report_html import Html, joined, number, section, table, tag
 from worker.report_numbers import clock_words, figure, rate_words, recent_words
-from worker.report_picked import best, finalist, grid, is_control, strategies
+from worker.report_picked import best, finalist, grid, strategies
 from worker.report_words import counted
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def learning(verdict: Verdict, pictures: Pictures) -> Html:
         parts.append(
             tag(
                 "div",
-                tag("h3", strategy, " (control)" if is_control(strategy) else ""),
+                tag("h3", strategy, " (control)" if strategy == CONTROL else ""),
                 pictures.place(f"curves{at}", curves(verdict, strategy), alt),
                 tag("p", f"{len(of_strategy)} tried: {words}.", class_="soft"),
             )
@@ -66,7 +67,7 @@ def _best_row(verdict: Verdict, one: Attempted) -> list[str]:
 def amounts(verdict: Verdict, pictures: Pictures) -> Html:
     """The validation error by amount of recent data and learning rate."""
     parts, rows = [], []
-    for at, strategy in enumerate(name for name in strategies(verdict) if not is_control(name)):
+    for at, strategy in enumerate(name for name in strategies(verdict) if name != CONTROL):
         shown = sensitivity(verdict, strategy)
         if shown is not None:
             alt = f"Map of the validation error of {strategy} by learning rate and amount of recent data."

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.audit import printable
+from models.strategies import CONTROL
 from models.times import rfc3339
 from worker.report_numbers import NONE, figure, length_words, percent, rate_words
-from worker.report_picked import CONTROL, INCUMBENT, best, finalist, finalists, foremost, grid, is_control, judged
+from worker.report_picked import INCUMBENT, best, finalist, finalists, foremost, grid, judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,10 +39,10 @@ PERCENTILES = (5, 25, 50, 75, 95)
 
 def color_of(verdict: Verdict, name: str) -> str:
     """The colour of a contender, the same in every picture."""
-    if name in OTHERS or is_control(name):
-        return OTHERS.get(name, OTHERS[CONTROL])
+    if name in OTHERS:
+        return OTHERS[name]
     names = [one.name for one in finalists(verdict)]
-    names += [one.strategy for one in verdict.attempts if not is_control(one.strategy)]
+    names += [one.strategy for one in verdict.attempts if one.strategy != CONTROL]
     known = list(dict.fromkeys([*names, name]))
     return PALETTE[known.index(name) % len(PALETTE)]
 
@@ -72,7 +73,9 @@ def boxes(verdict: Verdict) -> Figure | None:
     ends = [-0.6, len(shown) - 0.4]
     for one in lines:
         near = span[0] <= one.mse <= span[1]
-        name = one.name if near else f"{one.name} {figure(one.mse)}, {'above' if one.mse > span[1] else 'below'} this"
+        name = _label(one.name)
+        if not near:
+            name = f"{name} {figure(one.mse)}, {'above' if one.mse > span[1] else 'below'} this"
         traces.append(_line(ends, [one.mse] * 2, name, OTHERS[one.name], DASHES[one.name], hover="%{y:.4g}"))
     ticks = {"tickvals": [*range(len(shown))], "ticktext": [_safe(one.name) for one in shown], "range": ends}
     return _figure(traces, HIGH, x=ticks, y={"title": {"text": "error (scaled MSE)"}, "range": span})
@@ -162,7 +165,7 @@ def by_lead(verdict: Verdict) -> Figure | None:
             continue
         y = skills(verdict, one) if with_skill else _list(one.by_lead)
         color, dash = color_of(verdict, one.name), DASHES.get(one.name, "solid")
-        trace = _line(list(verdict.leads), y, one.name, color, dash, hover="lead %{x}: %{y:.3f}")
+        trace = _line(list(verdict.leads), y, _label(one.name), color, dash, hover="lead %{x}: %{y:.3f}")
         mode = "lines+markers" if len(verdict.leads) <= 30 else "lines"
         traces.append({**trace, "mode": mode, "marker": {"size": 4}})
     title = "skill against persistence" if with_skill else "error (scaled MSE)"
@@ -207,8 +210,12 @@ def change(before: float, after: float) -> str:
     return percent(after / before - 1) if before else NONE
 
 
+def _label(name: str) -> str:
+    return "control" if name == CONTROL else name
+
+
 def _grids(verdict: Verdict) -> list[str]:
-    return [name for name in dict.fromkeys(one.strategy for one in verdict.attempts) if not is_control(name)]
+    return [name for name in dict.fromkeys(one.strategy for one in verdict.attempts) if name != CONTROL]
 
 
 def _cell_texts(

@@ -33,7 +33,9 @@ def p_words(value: float | None) -> str:
 
 def skill_words(value: float | None) -> str:
     """A skill."""
-    return NONE if value is None or not math.isfinite(value) else f"{value:+.3f}".replace("-", MINUS)
+    if value is None or not math.isfinite(value):
+        return NONE
+    return f"{round(value, 3) + 0.0:+.3f}".replace("-", MINUS)  # + 0.0: what rounds to nothing has no minus
 
 
 def percent(value: float | None) -> str:

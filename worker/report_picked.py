@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from models.strategies import CONTROL
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from models.verdict import Attempted, Compared, Judged, Verdict
 
-INCUMBENT, CONTROL = "incumbent", "control"
-CONTROL_STRATEGY = "update-on-old"  # how the control is trained
+INCUMBENT = "incumbent"
 REFERENCES = ("persistence", "seasonal")
 
 
@@ -41,12 +42,7 @@ def foremost(verdict: Verdict) -> str | None:
 def strategies(verdict: Verdict) -> list[str]:
     """What was trained, the control last."""
     found = dict.fromkeys(one.strategy for one in verdict.attempts)
-    return sorted(found, key=is_control)
-
-
-def is_control(strategy: str) -> bool:
-    """Whether attempts of this strategy are the control's."""
-    return strategy in (CONTROL, CONTROL_STRATEGY)
+    return sorted(found, key=CONTROL.__eq__)
 
 
 def grid(verdict: Verdict, strategy: str) -> list[Attempted]:

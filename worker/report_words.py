@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from models.audit import printable
+from models.strategies import CONTROL
 from worker.report_numbers import figure, length_words, moment_words, p_words, percent, signed, skill_words
-from worker.report_picked import CONTROL, INCUMBENT, compared, foremost, is_control, judged
+from worker.report_picked import INCUMBENT, compared, foremost, judged
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ MADE = {
     "update-on-all": "the incumbent's weights, trained on old and new data",
     "new-on-new": "fresh weights, trained on new data",
     "new-on-all": "fresh weights, trained on old and new data",
-    CONTROL: "the incumbent, trained equally longer on old data only",
+    CONTROL: "the control: the incumbent, trained equally longer on old data",
     "persistence": "the last observation goes on",
     "seasonal": "what was observed a period ago",
 }
@@ -207,6 +208,6 @@ def _judged_table(verdict: Verdict) -> Table:
         chosen = one.name == verdict.chosen
         table.add_row(
             f"{'▸' if chosen else ' '} {printable(one.name)}", skill_words(one.skill), figure(one.mse), *held,
-            style="bold" if chosen else "dim" if one.name == CONTROL or is_control(one.name) else "",
+            style="bold" if chosen else "dim" if one.name == CONTROL else "",
         )  # fmt: skip
     return table

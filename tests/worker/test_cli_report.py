@@ -99,6 +99,17 @@ def test_a_page_is_written_of_what_is_asked_for(judged: Desk) -> None:
     assert judged.said(NEWER, "--out", str(path)).startswith(f"verdict {NEWER} ")
 
 
+def test_the_beginning_of_an_id_is_enough(judged: Desk) -> None:
+    """Where it is the only one that begins so, also of digits alone; else those that do are named."""
+    for start in (OLDER[:8], NEWER[:8], OLDER[:4]):
+        assert json.loads(judged.said(start, "--json"))["id"].startswith(start)
+    assert judged.error(OLDER[:3], "--json").message == f"model 'm' has no verdict {OLDER[:3]!r}"
+    twin = judged.write(msgspec.structs.replace(samples.failed(), id=OLDER[:6] + "twin", model="m", created_ms=1))
+    found = judged.error(OLDER[:6], "--json")
+    assert found.message == f"2 verdicts of model 'm' begin with {OLDER[:6]!r}"
+    assert found.cure == f"choose one: {OLDER} (version 2), {twin.id}"
+
+
 def test_json_is_the_verdict_again(judged: Desk) -> None:
     """To standard output, alone; to a file with --out, the same bytes."""
     stored = VerdictStore(judged.client, "m").of_version(2)

@@ -20,11 +20,12 @@ import pytest
 from rich.console import Console
 
 from models.audit import AuditEntry
+from models.strategies import CONTROL
 from models.verdict import Epoch, Judged, Series, Verdict
 from tests.worker import verdict_samples as samples
 from worker.report import encoded, page
 from worker.report_figures import by_lead, curves, sensitivity
-from worker.report_picked import best, finalist, foremost
+from worker.report_picked import best, finalist, finalists, foremost
 from worker.report_words import concerned, next_steps, plain_words, since_words, verdict_lines
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def test_lines_of_the_boxes_are_incumbent_control_and_references(promoted: tuple
     figure = read.data("figures")["boxes"]
     lines = {one["name"].split()[0]: one for one in figure["data"] if one.get("mode") == "lines"}
     errors = {one.name: one.mse for one in verdict.judged}
+    errors["control"] = errors.pop(CONTROL)
     for name in ("incumbent", "control", "persistence", "seasonal"):
         assert lines[name]["y"] == [errors[name]] * 2
     low, high = figure["layout"]["yaxis"]["range"]
@@ -183,7 +185,8 @@ def test_skill_by_lead_is_against_persistence_at_that_lead(promoted: tuple[Verdi
     shown = [name for name in errors if name != "persistence"]
     rows = read.rows("Skill against persistence by lead")
     lines = {one["name"]: one for one in read.data("figures")["by_lead"]["data"]}
-    assert list(lines) == shown
+    assert list(lines) == ["control" if name == CONTROL else name for name in shown]
+    lines[CONTROL] = lines["control"]
     for at, lead in enumerate(verdict.leads):
         wanted = [1 - errors[name][at] / errors["persistence"][at] for name in shown]  # type: ignore[operator]
         assert rows[str(lead)] == pytest.approx(wanted, rel=1e-12)
@@ -406,7 +409,9 @@ def test_a_browser_without_a_network_draws_every_picture(make: Callable[[], Verd
     assert len(read.data("figures")) >= 2
     drawn = re.sub(r"<script.*?</script>", "", done.stdout, flags=re.DOTALL)
     assert len(re.findall(r'class="plot[^"]*js-plotly-plot', drawn)) == len(read.data("figures"))
-    assert drawn.count('class="cartesianlayer"') >= len(read.data("figures"))
+    traces = [one["type"] for figure in read.data("figures").values() for one in figure["data"]]
+    for kind, mark in (("scatter", 'class="trace scatter'), ("box", 'class="trace boxes"'), ("heatmap", 'class="hm"')):
+        assert drawn.count(mark) == traces.count(kind)
     assert "onerror=" not in re.sub(r"&lt;[^<>]*|\"[^\"]*\"", "", drawn)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
 
@@ -498,13 +503,24 @@ def test_losses_that_are_no_numbers_leave_gaps() -> None:
     json.dumps(figure, allow_nan=False)
 
 
+def test_what_the_control_gained_is_told_beside_the_finalist(promoted: tuple[Verdict, Read]) -> None:
+    """It is no finalist; its gain over the incumbent stands beside the foremost one's."""
+    verdict, read = promoted
+    errors = {one.name: one.mse for one in verdict.judged}
+    control, best_one = (100 * (errors[name] / errors["incumbent"] - 1) for name in (CONTROL, "update-on-all"))
+    words = f"Its error is {control:+.1f} % against the incumbent's, that of update-on-all {best_one:+.1f} %."
+    assert words.replace("-1", "\N{MINUS SIGN}1") in read.text
+    assert [one.name for one in finalists(verdict)] == list(samples.STRATEGIES)
+    assert "control" not in Read(page(samples.lonely())).text.lower().replace("and the control", "")
+
+
 def test_the_foremost_finalist_is_the_chosen_one_or_the_best() -> None:
     """Without a choice it is who gained most, never a reference or the control."""
     verdict = samples.promoted()
     assert foremost(verdict) == "update-on-all"
     assert foremost(msgspec.structs.replace(verdict, chosen="new-on-all")) == "new-on-all"
     ahead = tuple(
-        msgspec.structs.replace(one, difference=9.0) if one.name in ("control", "seasonal") else one
+        msgspec.structs.replace(one, difference=9.0) if one.name in (CONTROL, "seasonal") else one
         for one in verdict.compared
     )
     assert foremost(msgspec.structs.replace(verdict, chosen=None, compared=ahead)) == "update-on-all"

@@ -11,6 +11,7 @@ from scipy import stats
 
 from models.audit import AuditEntry
 from models.decision import JudgementLimits, decide
+from models.strategies import CONTROL
 from models.verdict import Attempted, Calibration, Compared, Cuts, Epoch, Judged, Series, Trial, Verdict
 
 HOUR_MS = 3_600_000
@@ -20,7 +21,7 @@ RATES = (1e-4, 5e-4, 2e-3)
 RECENTS = (168, 720, None)
 STRATEGIES = ("update-on-new", "update-on-all", "new-on-new", "new-on-all")
 LEVELS = {
-    "incumbent": 0.41, "control": 0.405, "persistence": 0.62, "seasonal": 0.55,
+    "incumbent": 0.41, CONTROL: 0.405, "persistence": 0.62, "seasonal": 0.55,
     "update-on-new": 0.36, "update-on-all": 0.335, "new-on-new": 0.43, "new-on-all": 0.352,
 }  # fmt: skip
 CREATED_MS = (BEGIN + 1_500) * HOUR_MS
@@ -147,13 +148,13 @@ def attempts(names: tuple[str, ...] = STRATEGIES, repeats: int = 4, seed: int = 
         best = min(tried, key=lambda one: one.validation_mse or math.inf)
         found += tried
         found += [_attempt(rng, name, best.rate, best.recent_steps, 2 + i) for i in range(repeats)]
-    return (*found, _attempt(rng, "update-on-old", 5e-4, None, 1))
+    return (*found, _attempt(rng, CONTROL, 5e-4, None, 1))
 
 
 def _attempt(rng: np.random.Generator, strategy: str, rate: float, recent: int | None, seed: int) -> Attempted:
     fresh = strategy.startswith("new")
     size = {168: 0.03, 720: 0.005, None: 0.0}[recent] + 0.02 * abs(math.log10(rate / 7e-4))
-    level = LEVELS.get(strategy, LEVELS["control"]) * (1.0 + size + rng.normal(0, 0.006))
+    level = LEVELS.get(strategy, LEVELS[CONTROL]) * (1.0 + size + rng.normal(0, 0.006))
     if strategy == "update-on-new" and rate == 2e-3 and recent == 168:
         epochs = tuple(Epoch(epoch=i, train_loss=0.9 * 4**i, validation_loss=1.1 * 5**i) for i in (1, 2, 3))
         return Attempted(
@@ -191,7 +192,7 @@ CALIBRATION = Calibration(block_steps=24, scale=0.046, lag1=0.07, steps=STEPS, w
 
 def promoted() -> Verdict:
     """A drift, four strategies, a control: the update on all data goes to its live trial."""
-    found = losses(("incumbent", *STRATEGIES, "control", "persistence", "seasonal"))
+    found = losses(("incumbent", *STRATEGIES, CONTROL, "persistence", "seasonal"))
     held = compared(found)
     decided = decide(held, float(found["incumbent"].mean()), STEPS, LIMITS)
     return Verdict(
