@@ -108,11 +108,15 @@ class Settler:
         return written
 
     def _still_wanted(self, verdict: Verdict) -> Verdict:
-        """The verdict; where another version answers by now, the comparison says nothing any more."""
-        answers = self._registry.aliases().incumbent
-        if answers == verdict.incumbent:
+        """The verdict; inconclusive where another version answers by now, or no trial can be paid for."""
+        answers, why = self._registry.aliases().incumbent, ""
+        trial, limits = verdict.trial, self._limits
+        if answers != verdict.incumbent:
+            why = f"but version {answers} answers by now, and it was compared with version {verdict.incumbent}"
+        elif trial is not None and trial.mode == "superiority" and self._verdicts.spent() >= limits.budget:
+            why = f"but the live trials have spent their budget of {limits.budget:g}: raise judgement.budget"
+        if not why:
             return verdict
-        why = f"but version {answers} answers by now, and it was compared with version {verdict.incumbent}"
         return msgspec.structs.replace(
             verdict, outcome="inconclusive", sentence=f"{verdict.sentence}; {why}", chosen=None, trial=None
         )

@@ -195,6 +195,15 @@ def test_each_trial_takes_a_tenth_of_what_is_left(client: Client) -> None:
     assert 0.5 * LIMITS.budget < spent < LIMITS.budget
 
 
+def test_without_a_budget_there_is_no_trial(client: Client) -> None:
+    """Somebody lowered it: the sentence says what to raise, and nothing is registered."""
+    entries = asked(client, "spent")
+    stores = (RequestStore(client, "spent", "w1"), VerdictStore(client, "spent"), Registry(client, "spent"))
+    found = Settler("w1", *stores, LIMITS._replace(budget=0.0)).settle(verdict(), MADE, entries)
+    assert (found.outcome, found.version) == ("inconclusive", None)
+    assert found.sentence.endswith("but the live trials have spent their budget of 0: raise judgement.budget")
+
+
 def test_a_trial_for_harm_spends_nothing(client: Client) -> None:
     """After a drift the level is that of the comparison."""
     entries = asked(client, "harm")
