@@ -233,9 +233,10 @@ def block_of(centred: Floats, least: int) -> int:
     seeing it, 1 / sqrt(number of blocks): a slow part under much noise shows in long blocks only.
     """
     size = block = max(least, ar_block(phi_of(centred)))
+    sums = _running(centred)
     while size * LEAST_BLOCKS <= len(centred):
         longer = max(size + 1, size * 5 // 4)
-        if _block_lag1(centred, size) > MOST_CORRELATION + 0.5 * math.sqrt(size / len(centred)):
+        if _lag1(_block_means(sums, size), size) > MOST_CORRELATION + 0.5 * math.sqrt(size / len(centred)):
             block = longer
         size = longer
     return block
@@ -263,18 +264,26 @@ def _ar_moments(phi: float, size: int) -> tuple[float, float]:
     return whole / (size * (1.0 - phi)) ** 2, phi * fading * fading / whole
 
 
-def _block_means(centred: Floats, size: int) -> Floats:
-    """The means of all blocks, one beginning at each step."""
-    sums = np.concatenate([[0.0], np.cumsum(centred)])
+def _running(centred: Floats) -> Floats:
+    """The running sums `(T + 1,)`, from 0 on."""
+    return np.concatenate([[0.0], np.cumsum(centred)])
+
+
+def _block_means(sums: Floats, size: int) -> Floats:
+    """The means of all blocks, one beginning at each step, from the running sums."""
     return np.asarray((sums[size:] - sums[:-size]) / size)
+
+
+def _lag1(means: Floats, size: int) -> float:
+    """The correlation of each of these means with that of the next block."""
+    return float(means[size:] @ means[:-size]) / (len(means) - size) / (float(means @ means) / len(means))
 
 
 def _block_lag1(centred: Floats, size: int) -> float:
     """The correlation of neighbouring block means; as of an AR(1) series where too few blocks were seen."""
     if size * LEAST_BLOCKS > len(centred):
         return _ar_moments(phi_of(centred), size)[1]
-    means = _block_means(centred, size)
-    return float((means[size:] * means[:-size]).mean() / (means * means).mean())
+    return _lag1(_block_means(_running(centred), size), size)
 
 
 def _scale(centred: Floats, size: int) -> float:
@@ -285,8 +294,8 @@ def _scale(centred: Floats, size: int) -> float:
     formed = float((centred @ centred) / (len(centred) - 1)) * _ar_moments(phi_of(centred), size)[0]
     if 2 * size > len(centred):
         return math.sqrt(formed)
-    means = _block_means(centred, size)
-    seen = float((means * means).mean()) / (1.0 - size / len(centred))
+    means = _block_means(_running(centred), size)
+    seen = float(means @ means) / len(means) / (1.0 - size / len(centred))
     return math.sqrt(seen if size * LEAST_BLOCKS <= len(centred) else max(seen, formed))
 
 
