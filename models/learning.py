@@ -169,6 +169,7 @@ def diagnose(
     anew = before == "untrained"
     if gained < LEAST_GAINED and learned < LEAST_LEARNED:
         cure = "more units or epochs" if anew else "a higher rate or more epochs"
+        cure = "a lower rate" if learned < -LEAST_LEARNED else cure
         return "underfit", f"underfit: little was learned ({numbers}); try {cure}"
     if gained < LEAST_GAINED:
         cure = "fewer units or more data" if anew else "a lower rate or more data"

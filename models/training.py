@@ -186,7 +186,8 @@ class Trainer:
         whole = Walk(sequences, end, EVALUATION_CHUNK, segments=1)
         cuts = [*range(start, begin, EVALUATION_CHUNK), *range(begin, end, EVALUATION_CHUNK), end]
         sums = np.zeros(3)  # loss, squared error, labels
-        for lanes in np.array_split(np.arange(whole.lanes), -(-whole.lanes // self._settings.batch_lanes)):
+        for first in range(0, whole.lanes, self._settings.batch_lanes):
+            lanes = np.arange(first, min(first + self._settings.batch_lanes, whole.lanes))
             carried = self.zero_state(len(lanes))
             for a, b in pairwise(cuts):
                 batch = whole.at_times(lanes, a, b)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 LEAST_SPIN_UP_STEPS = 64
 PIECE_CELLS = 1 << 20  # forecasts that a fold of the replay holds
 LEAST_PIECE = 256  # observations
-FRESH_PASSES = 4  # over the recent data in an epoch of fresh weights: they have more to learn than an update
+FRESH_PASSES = 2  # over the recent data in an epoch of fresh weights: they have more to learn than an update
 
 
 @dataclass(frozen=True, eq=False)

@@ -220,3 +220,41 @@ def test_short_series_are_cut_into_fewer_segments() -> None:
     assert Walk(long_sequences(series=1), end=1000, chunk=48, segments=8).lanes == 3
     assert Walk(long_sequences(series=1), end=100, chunk=48, segments=8).lanes == 1
     assert Walk(long_sequences(series=3), end=150, chunk=48, segments=8).lanes == 2
+
+
+def later(rows_from: int, steps: int, seed: int) -> Rows:
+    """The rows of one series that begins at a step."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(steps, 2))
+    time = np.arange(rows_from, rows_from + steps)
+    return SeriesState(FORM).look(np.zeros(steps, np.int64), time, values, np.ones((steps, 2), np.bool_))
+
+
+def test_stretches_lie_side_by_side_and_behind_each_other_where_they_can() -> None:
+    """Inputs, labels and marks are those that each stretch has alone; what begins later needs no series more."""
+    parts = [later(1150, 60, 1), sample_rows(), later(1050, 80, 2), later(990, 9, 3)]  # sample_rows: 1000…1119
+    joined = sequences_of(ARCHITECTURE, FORM, *parts)
+    assert joined.first_step == 990
+    assert joined.steps == 1210 - 990
+    places = {0: 0, 1: 0, 2: 3, 3: 0}
+    assert len(joined.active) == 4
+    taken = np.zeros_like(joined.active)
+    for part, series in places.items():
+        alone = sequences_of(ARCHITECTURE, FORM, parts[part])
+        first = alone.first_step - joined.first_step
+        at = (slice(series, series + len(alone.active)), slice(first, first + alone.steps))
+        for name in ("inputs", "targets", "known", "active", "fresh"):
+            np.testing.assert_array_equal(getattr(joined, name)[at], getattr(alone, name), err_msg=f"{part} {name}")
+        taken[at] = True
+    assert not joined.active[~taken].any()
+    assert not joined.known[~taken].any()
+
+
+def test_gains_may_be_those_of_a_span_that_begins_later() -> None:
+    """Labels of forecasts that were issued before it move no gain."""
+    sequences = sequences_of(ARCHITECTURE, FORM, sample_rows())
+    before = gains(sequences, 100, 60)
+    sequences.targets[:, :60] = 1e6
+    assert gains(sequences, 100, 60) == before
+    assert gains(sequences, 100, 59) != before
+    assert gains(sequences, 60, 60) == (1.0,) * HORIZON

@@ -12,7 +12,7 @@ import pytest
 from models.architecture import Architecture, Inputs
 from models.epochs import train
 from models.errors import ConfigError, DataError, VersionError
-from models.learning import EpochReport, TrainingSettings, diagnose, rate_at
+from models.learning import EpochReport, TrainingSettings, diagnose, rate_at, went_wrong
 from models.network import Network, configure
 from models.preflight import check_handful, check_initial_loss, check_size, expected_loss, preflight
 from models.sequences import Sequences, Spans, Walk
@@ -266,6 +266,50 @@ def test_gradients_are_clipped_and_weights_decay() -> None:
     assert np.abs(ends["decaying"]).sum() < np.abs(ends["plain"]).sum()
 
 
+def test_absolute_weights_are_drawn_to_zero_and_norms_are_bounded() -> None:
+    """L1 leaves biases alone and kernels smaller; no unit's incoming weights are longer than `max_norm`."""
+    sequences = learnable()
+    batch = Walk(sequences, 500, 16, 1).batch(np.arange(3), 40, 56)
+    blind = replace(batch, known=np.zeros_like(batch.known))  # so that nothing but the penalty moves weights
+    for cell in ("lstm", "gru"):
+        architecture = architecture_of(cell=cell)
+        rng = np.random.default_rng(1)
+        start = {
+            name: rng.normal(size=w.shape).astype(np.float32) for name, w in fresh_weights(architecture, 1).items()
+        }
+        for l1, l2 in ((0.1, 0.0), (0.0, 0.1)):
+            trainer = Trainer(architecture, sequences, replace(QUICK, l1=l1, l2=l2, clip_norm=1e6), start)
+            trainer.step(blind, trainer.zero_state(3), 1e-3)
+            for (name, w), first in zip(start.items(), trainer.moments.first, strict=True):
+                gradient = 0.0 if name.endswith("bias") else l1 * np.sign(w) + 2 * l2 * w
+                np.testing.assert_allclose(first, 0.1 * gradient, rtol=1e-5)
+        trainer = Trainer(architecture, sequences, replace(QUICK, max_norm=1.5), start)
+        trainer.step(batch, trainer.zero_state(3), 1e-2)
+        for name, bounded in trainer.moments.as_arrays(architecture).items():
+            norms = np.sqrt((bounded.astype(float) ** 2).sum(axis=0))
+            assert name.endswith("bias") or norms.max() == pytest.approx(1.5, rel=1e-5)
+    short = {name: w * np.float32(1e-2) for name, w in start.items()}
+    ends = []
+    for most in (0.0, 1.5):
+        trainer = Trainer(architecture, sequences, replace(QUICK, max_norm=most), short)
+        trainer.step(batch, trainer.zero_state(3), 1e-2)
+        ends.append(trainer.moments.as_arrays(architecture))
+    assert_equal_bits(*ends)  # what is short enough is left as it is
+
+
+def test_a_training_that_diverges_ends_at_once() -> None:
+    """Far above the loss it began with, it is given up, and what it says is a cure."""
+    sequences = learnable()
+    weights = train(architecture_of(), sequences, SPANS, replace(QUICK, epochs=15)).weights
+    wild = replace(QUICK, rate=1.0, epochs=50, patience=50)
+    told: list[EpochReport] = []
+    with pytest.raises(
+        VersionError, match=r"exploded: the validation loss .* more than 10 times .* lower training.rate"
+    ):
+        train(architecture_of(), sequences, SPANS, wild, told.append, weights)
+    assert len(told) < 10
+
+
 def test_training_stops_early_and_keeps_the_best_weights() -> None:
     """After `patience` epochs without a better validation loss it ends with the weights of the best one."""
     sequences = learnable()
@@ -335,6 +379,7 @@ def curve_of(*losses: tuple[float, float]) -> list[EpochReport]:
         ([(0.9, 0.8), (0.5, 1.4)], 1, "good fit", "before it overfits"),
         ([(0.9, 0.8), (0.8, 0.75)], 2, "good fit", "good fit \\(validation"),
         ([(0.9 - i / 50, 0.9 - i / 50) for i in range(10)], 10, "good fit", "more epochs may help"),
+        ([(1.5, 1.2), (1.1, 1.3)], 1, "underfit", "a lower rate"),
     ],
 )
 def test_a_curve_is_named_for_what_it_shows(losses: list[tuple[float, float]], best: int, word: str, says: str) -> None:
@@ -342,6 +387,35 @@ def test_a_curve_is_named_for_what_it_shows(losses: list[tuple[float, float]], b
     found, words = diagnose(curve_of(*losses), best, 1.0, 1.0)
     assert found == word
     assert re.search(says, words)
+
+
+def test_an_update_is_named_for_what_it_gained_over_the_weights_it_began_with() -> None:
+    """The words speak of the loss before it, and of rates instead of units."""
+    for losses, word, says in (
+        ([(1.0, 1.0)], "underfit", "a higher rate"),
+        ([(0.9, 1.2)], "overfit", "a lower rate or more data"),
+        ([(0.9, 0.8), (0.8, 0.75), (0.8, 0.76)], "good fit", "1.0000 before the update"),
+    ):
+        curve = curve_of(*losses)
+        best = 1 + int(np.argmin([report.validation_loss for report in curve]))
+        found, words = diagnose(curve, best, 1.0, 1.0, "before the update")
+        assert found == word
+        assert says in words
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ((np.nan, 0.5), "exploded: the loss is nan at step 7 with rate 0.1"),
+        ((0.5, np.inf), "exploded: the validation loss is inf after step 7"),
+        ((0.5, 1.01), r"exploded: the validation loss is 1.01 .* more than 10 times the 0.1 before training"),
+        ((0.5, 0.99), "^$"),
+    ],
+)
+def test_what_went_wrong_is_said_with_its_numbers(losses: tuple[float, float], says: str) -> None:
+    """A loss that is no number, or a validation loss far above the one before training."""
+    (report,) = curve_of(losses)
+    assert re.search(says, went_wrong(report, 0.1, 7, 0.1))
 
 
 def test_preflight_passes_on_sound_data_and_counts_what_it_says() -> None:
