@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from worker.verdicts import VerdictStore
 
 KEEP_S = 2.0  # between two signs of life
-SILENT_MS = 30_000  # after which a worker counts as dead
+SILENT_MS = 20_000  # after which a worker counts as dead
 MOST_TAKEN = 3  # times that a request is taken up by workers that die of it
 MOST_LOOKS = 4  # at what came since a drift: each at half the level of the one before, on twice the data
 PATIENCE_S = 600.0  # how long Redis may be away when a training has ended
