@@ -9,7 +9,7 @@ cell in the order of the stream, from what was there before: how the stream is c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +18,8 @@ from models.tally import LOUDEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from models.blocks import Bools, Floats, Ints
     from models.tally import Scored
@@ -107,31 +109,38 @@ def _cells(
     width = np.array([share.horizon if share else 0 for share in shares])[block]
     leads = np.arange(1, horizon + 1)
     live = (step[:, None] - leads > least[:, None]) & (leads <= width[:, None]) & (step > over)[:, None]  # (M, H)
-    (has, squared, referred, persisted), (other_has, other_squared, *_) = (
-        _spread(one, rows, per_scale, horizon) for one in (first, second)
-    )
+    (has, squared), (other_has, other_squared) = (_errors(one, rows, per_scale, horizon) for one in (first, second))
     both = has & other_has & live
     judged = both & (per_scale > 0)[:, None]
-    parts = (judged, squared * judged, other_squared * judged, referred & judged, persisted * (referred & judged))
+    referred, persisted = _persistence(known[0], rows, per_scale, horizon)
+    referred &= judged
+    parts = (judged, squared * judged, other_squared * judged, referred, persisted * referred)
     return step, np.stack([*parts, other_has & live & ~both, has & live & ~both]).astype(np.float64)
 
 
-def _spread(one: Scored | None, rows: Ints, per_scale: Floats, horizon: int) -> tuple[Bools, Floats, Bools, Floats]:
-    """Where a version has a forecast, its squared error, where persistence has one too, and its; `(M, H)` each."""
-    shape = (len(rows), horizon)
-    has, squared = np.zeros(shape, np.bool_), np.zeros(shape)
-    referred, persisted = np.zeros(shape, np.bool_), np.zeros(shape)
+def _errors(one: Scored | None, rows: Ints, per_scale: Floats, horizon: int) -> tuple[Bools, Floats]:
+    """Where a version has a forecast that is a number, and its squared error, `(M, H)` each."""
     if one is None:
-        return has, squared, referred, persisted
-    at = slice(None) if len(one.row) == len(rows) else np.searchsorted(rows, one.row)
-    width = min(horizon, len(one.errors))
-    errors, (theirs, known) = one.errors[:width].T, one.references["persistence"]
-    has[at, :width] = one.paired[:width].T & (np.abs(errors) < LOUDEST)
-    squared[at, :width] = errors
-    referred[at, :width] = known[:width].T
-    persisted[at, :width] = theirs[:width].T
-    squared, persisted = ((errors_of * per_scale[:, None]) ** 2 for errors_of in (squared * has, persisted))
-    return has, squared, referred, persisted
+        return np.zeros((len(rows), horizon), np.bool_), np.zeros((len(rows), horizon))
+    errors = _spread(one.errors, one, rows, horizon)
+    has = _spread(one.paired, one, rows, horizon) & (np.abs(errors) < LOUDEST)
+    return has, (errors * has * per_scale[:, None]) ** 2
+
+
+def _persistence(one: Scored, rows: Ints, per_scale: Floats, horizon: int) -> tuple[Bools, Floats]:
+    """Where persistence is known beside a version's forecast, and its squared error, `(M, H)` each."""
+    errors, known = (_spread(values, one, rows, horizon) for values in one.references["persistence"])
+    return known.copy(), (errors * per_scale[:, None]) ** 2
+
+
+def _spread(values: NDArray[Any], one: Scored, rows: Ints, horizon: int) -> NDArray[Any]:
+    """A version's `(H, M)` as `(M, H)`, in these rows and for these leads; zero where it has none."""
+    if len(one.row) == len(rows) and len(values) >= horizon:
+        return values[:horizon].T
+    found = np.zeros((len(rows), horizon), values.dtype)
+    width = min(horizon, len(values))
+    found[np.searchsorted(rows, one.row), :width] = values[:width].T
+    return found
 
 
 def _add(duels: Duels, pair: Pair, step: Ints, cells: Floats) -> set[tuple[int, int, int]]:

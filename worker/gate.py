@@ -104,8 +104,10 @@ def pass_time(one: TrialState, step: int) -> None:
         one.began_step = step
     deadline = one.trial.deadline_steps
     if deadline and not one.won and one.decision is None and step - one.began_step >= deadline:
-        proof = "worse" if one.mode == "harm" else "better"
-        told = f"version {one.version} was not proved {proof} than version {one.against} within {deadline:,} steps"
+        within = f"than version {one.against} within {deadline:,} steps"
+        told = f"version {one.version} was not proved better {within}"
+        if one.mode == "harm":  # else it would have been decided
+            told = f"version {one.version} had too few steps to be proved no worse {within}"
         one.decision = Decision("end", f"{told}: {_evidence(one)}")
 
 

@@ -90,6 +90,17 @@ def test_a_candidate_that_never_runs_ends_at_the_deadline(client: Client) -> Non
     assert "after 0 steps" in world.audited("nominate")[-1][1]
 
 
+def test_a_trial_for_harm_without_evidence_promotes_nobody(client: Client) -> None:
+    """Time alone is no sign of harmlessness."""
+    world = World(client)
+    world.candidate("harm", deadline_steps=100)
+    world.pass_steps([0.0] * 23)
+    world.look(clock=world.step + 124)  # a clock may be 24 steps ahead
+    assert roles(world) == (1, None, None)
+    told = "version 2 had too few steps to be proved no worse than version 1 within 100 steps: e-value of harm 1 of 50"
+    assert world.audited("nominate")[-1][1].startswith(told)
+
+
 @pytest.mark.parametrize(
     ("mean", "promoted", "words"),
     [

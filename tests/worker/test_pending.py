@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.pending import StepLoss, complete, merged
+from models.duels import Duel
+from worker.pending import StepLoss, complete, fought, merged, together
 
 AHEAD = 24
 
@@ -65,3 +66,18 @@ def test_steps_come_in_order_and_each_once(losses: dict[tuple[int, int], tuple[i
     assert [one.step for one in over(more, until)][: len(found)] == found
     rest = {key: loss for key, loss in losses.items() if key[0] > (found[-1] if found else -9)}
     assert over(rest, until) == []
+
+
+def test_duels_of_all_partitions_are_judged_by_their_steps() -> None:
+    """Added up by step and pair without what was judged; a step is over as it is for losses, all pairs together."""
+    one = {(5, 1, 2): Duel(2, 1.0, 2.0), (6, 1, 2): Duel(4, 1.0), (8, 1, 2): Duel(1)}
+    other = {(4, 1, 2): Duel(9), (6, 1, 2): Duel(1, 0.5), (7, 1, 3): Duel(2, first_lacks=1, second_lacks=1)}
+    found = together([one, other], 4)
+    assert found == {
+        (5, 1, 2): Duel(2, 1.0, 2.0), (6, 1, 2): Duel(5, 1.5), (7, 1, 3): other[7, 1, 3], (8, 1, 2): Duel(1)
+    }  # fmt: skip
+    assert fought(found, until=9, ahead_steps=AHEAD) == [5, 6]
+    assert fought(found, until=6, ahead_steps=AHEAD) == [5]
+    assert fought(found, until=6, ahead_steps=1) == [5, 6]
+    assert fought({}, until=9, ahead_steps=1) == []
+    assert together([one, other], None)[4, 1, 2] == Duel(9)
