@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from models.sequences import Batch, Ints, Sequences
 
-BATCH_WINDOWS = 64  # of one step, at most (RECIPE: 56)
+BATCH_WINDOWS = 64  # of one step (RECIPE: 56), more only where an epoch would take more than so many steps:
+MOST_STEPS = 32
 LEAST_STEPS = 6  # an epoch takes, with fewer windows each if need be
 
 Range = tuple[int, int]  # steps of the sequences' clock: begin, and end
@@ -56,9 +57,13 @@ class Windows:
         return Lanes(*map(np.concatenate, zip(*parts, strict=True)))
 
     def tour(self, lanes: Lanes, rng: np.random.Generator, batch_lanes: int) -> Iterator[tuple[Batch, bool]]:
-        """An epoch's batches, dealt out at random: the burn-in of each, and then what it trains on."""
+        """An epoch's batches, dealt out at random: the burn-in of each, and then what it trains on.
+
+        No batch holds more than `batch_lanes` windows.
+        """
         count = len(lanes.series)
-        steps = min(count, max(LEAST_STEPS, -(-count // min(batch_lanes, BATCH_WINDOWS))))
+        steps = min(max(LEAST_STEPS, -(-count // BATCH_WINDOWS)), MOST_STEPS)
+        steps = min(count, max(steps, -(-count // batch_lanes)))
         for which in np.array_split(rng.permutation(count), steps) if count else ():
             yield lanes.batch(self._sequences, which, 0, self._burn_in), False
             yield lanes.batch(self._sequences, which, self._burn_in, self._burn_in + self._chunk), True

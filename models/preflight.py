@@ -96,7 +96,7 @@ def check_initial_loss(architecture: Architecture, sequences: Sequences, end: in
 
 def check_handful(architecture: Architecture, sequences: Sequences, end: int, settings: TrainingSettings) -> Check:
     """Whether a few hundred steps on a handful of sequences bring their loss down by half."""
-    bare = replace(settings, dropout=0.0, recurrent_dropout=0.0, l2=0.0)
+    bare = replace(settings, dropout=0.0, recurrent_dropout=0.0, l1=0.0, l2=0.0, max_norm=0.0)
     walk = Walk(sequences, end, settings.chunk, segments=max(settings.segments, HANDFUL))
     begin = max(0, min(settings.chunk, walk.longest - settings.chunk))
     whole = walk.batch(np.arange(walk.lanes), begin, begin + settings.chunk)

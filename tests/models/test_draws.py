@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.draws import BATCH_WINDOWS, LEAST_STEPS, Windows
+from models.draws import BATCH_WINDOWS, LEAST_STEPS, MOST_STEPS, Windows
 from models.sequences import Sequences
 
 HORIZON = 5
@@ -130,6 +130,10 @@ def test_an_epoch_has_some_steps_even_of_few_windows_and_no_batch_is_too_large()
     assert len(sizes) == -(-sum(sizes) // BATCH_WINDOWS)
     sizes = [len(batch.lanes) for batch, trains in many.tour(many.draw(rng), rng, 20) if trains]
     assert max(sizes) <= 20
+    crowd = Windows(sequences_of(60), 5, (50, 250))
+    for batch_lanes, steps in ((256, MOST_STEPS), (50, -(-2_460 // 50))):
+        found = given_out(crowd, 1, batch_lanes)[1]
+        assert abs(found - steps) <= 1
 
 
 def test_more_old_windows_than_there_are_come_again() -> None:

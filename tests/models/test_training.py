@@ -432,6 +432,12 @@ def test_preflight_passes_on_sound_data_and_counts_what_it_says() -> None:
     assert mse == pytest.approx(float(np.mean(error.astype(float) ** 2)), rel=1e-6)
 
 
+def test_a_handful_is_overfit_without_what_is_there_to_prevent_it() -> None:
+    """Penalties, bounds and dropout of the training are left out of that check."""
+    strict = replace(QUICK, l1=0.5, l2=0.5, max_norm=0.01, dropout=0.8, recurrent_dropout=0.8)
+    assert check_handful(architecture_of(), learnable(), SPANS.train_end, strict).passed
+
+
 def test_preflight_notices_what_is_wrong() -> None:
     """Too many parameters, targets that don't fit their gain's form, and inputs without content fail."""
     sequences = learnable()
