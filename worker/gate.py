@@ -1,7 +1,8 @@
 """The gate: a candidate's live trial, fed step by step. Arithmetic and words; who carries decisions out is judging.py.
 
     superiority    promoted once it proves better; undecided at the deadline, the trial ends
-    harm           ended once it proves worse; promoted when that did not happen for so long
+    harm           ended once it proves worse; promoted when that did not happen for so long, and its mean does not
+                   speak clearly against it: then the trial goes on
     none           promoted at once: its verdict decides
 
 A candidate that breaks while the incumbent does not ends its trial at once.
@@ -106,8 +107,8 @@ def pass_time(one: TrialState, step: int) -> None:
     if deadline and not one.won and one.decision is None and step - one.began_step >= deadline:
         within = f"than version {one.against} within {deadline:,} steps"
         told = f"version {one.version} was not proved better {within}"
-        if one.mode == "harm":  # else it would have been decided
-            told = f"version {one.version} had too few steps to be proved no worse {within}"
+        if one.mode == "harm":
+            told = f"version {one.version} never had the steps, or the mean, to pass for no worse {within}"
         one.decision = Decision("end", f"{told}: {_evidence(one)}")
 
 
@@ -138,14 +139,14 @@ def _weigh(one: TrialState) -> None:
             one.won = ""  # it had to wait, and does no better by now
     elif found:
         one.decision = Decision("end", f"{names[0]} proved worse than {names[1]}: {_evidence(one)}")
-    elif not one.won and one.wealth.steps >= one.trial.harm_steps:
-        errors = -_better_by(one) / _standard_error(one.wealth, one.trial.calibration)
+    elif not one.won and one.wealth.steps >= one.trial.harm_steps and not _looks_worse(one):
         told = f"{names[0]} was not proved worse than {names[1]} for {one.wealth.steps:,} steps"
-        if errors > CLEARLY:
-            speaks = f"but its mean speaks against it by {errors:.1f} standard errors: {_evidence(one)}"
-            one.decision = Decision("end", f"{told}, {speaks}")
-        else:
-            one.won = f"{told}: {_evidence(one)}"
+        one.won = f"{told}: {_evidence(one)}"
+
+
+def _looks_worse(one: TrialState) -> bool:
+    """Whether the mean speaks clearly against it, which is no proof."""
+    return -_better_by(one) > CLEARLY * _standard_error(one.wealth, one.trial.calibration)
 
 
 def _better_by(one: TrialState) -> float:

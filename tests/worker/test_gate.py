@@ -95,9 +95,13 @@ def test_a_trial_for_harm_without_evidence_promotes_nobody(client: Client) -> No
     world = World(client)
     world.candidate("harm", deadline_steps=100)
     world.pass_steps([0.0] * 23)
-    world.look(clock=world.step + 124)  # a clock may be 24 steps ahead
+    world.look(clock=FIRST_STEP + 1 + 100 + 23)  # a clock may be 24 steps ahead
+    assert roles(world) == (1, 2, None)
+    world.look(clock=FIRST_STEP + 1 + 100 + 24)
     assert roles(world) == (1, None, None)
-    told = "version 2 had too few steps to be proved no worse than version 1 within 100 steps: e-value of harm 1 of 50"
+    told = (
+        "version 2 never had the steps, or the mean, to pass for no worse than version 1 within 100 steps: e-value of"
+    )
     assert world.audited("nominate")[-1][1].startswith(told)
 
 
@@ -106,17 +110,26 @@ def test_a_trial_for_harm_without_evidence_promotes_nobody(client: Client) -> No
     [
         (0.0, True, r"version 2 was not proved worse than version 1 for 24 steps: e-value of harm [\d.e-]+ of 50"),
         (-0.6, False, r"version 2 proved worse than version 1: e-value of harm .* its squared error higher by 0\.6"),
-        (-0.09, False, r"not proved worse .* for 24 steps, but its mean speaks against it by 3\.1 standard errors: .*"),
     ],
 )
 def test_after_a_drift_a_candidate_must_not_do_harm(client: Client, mean: float, words: str, *, promoted: bool) -> None:
-    """Proved harm ends the trial; none for so long promotes, unless the mean speaks clearly against it."""
+    """Proved harm ends the trial; none for so long promotes."""
     world = World(client)
     world.candidate("harm")
     world.pass_steps([mean] * 24)
     assert roles(world) == ((2, None, 1) if promoted else (1, None, None))
     (_, reason), *_ = world.audited("promote") if promoted else world.audited("nominate")[::-1]
     assert re.search(words, reason)
+
+
+def test_while_the_mean_speaks_clearly_against_it_nobody_is_promoted(client: Client) -> None:
+    """That is no proof of harm either: the trial goes on, until the candidate has made up for it."""
+    world = World(client)
+    world.candidate("harm")
+    world.pass_steps([-0.09] * 24)
+    assert roles(world) == (1, 2, None)
+    world.pass_steps([0.09] * 12)
+    assert roles(world) == (2, None, 1)
 
 
 def test_harm_is_waited_for_as_long_as_was_asked(client: Client) -> None:
