@@ -82,7 +82,6 @@ class Shown:
     newest_hour: int = 0  # of event time: it is not complete yet
     book: Book = field(default_factory=Book)
     versions: frozenset[int] = frozenset()  # that run anywhere
-    candidate: int | None = None
     generation: int = 0
     paused: bool = False
     promotions: int = 0
@@ -191,7 +190,6 @@ class Monitor:
             newest_hour=book.newest_hour() or 0,
             book=book,
             versions=frozenset(seat.version for m in monitors for seat in m.seats if seat.leave_offset is None),
-            candidate=self._aliases.candidate,
             generation=self._aliases.generation,
             paused=self._aliases.paused,
             promotions=promotions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 from prometheus_client import generate_latest
@@ -58,7 +59,7 @@ def test_who_stands_by_shows_only_that() -> None:
 def test_every_figure_of_a_version_that_runs() -> None:
     """By lead, window, reference and scaling, as `models.windows` makes them of the sums."""
     told, book = MonitorMetrics("m"), book_of(3)
-    told.show(Shown(leads=True, book=book, versions=frozenset({3}), newest_hour=HOUR, candidate=3))
+    told.show(Shown(leads=True, book=book, versions=frozenset({3}), newest_hour=HOUR))
     wanted = figures(book.window(3, "1h", HOUR), LEADS, "unscaled")
     skill, mae = samples(told, "skill_score"), samples(told, "mae")
     assert len(skill) == 5 * 2 * 2 * 5
@@ -87,7 +88,7 @@ def test_versions_that_left_are_gone() -> None:
     """Nothing of a version stays that runs nowhere, nor of a partition or detector that is not there any more."""
     told, book = MonitorMetrics("m"), book_of(1, 2)
     told.show(
-        Shown(leads=True, book=book, versions=frozenset({1, 2}), newest_hour=HOUR, candidate=2, lags={0: 1, 1: 2},
+        Shown(leads=True, book=book, versions=frozenset({1, 2}), newest_hour=HOUR, lags={0: 1, 1: 2},
               statistics={"adwin": (1.0, None), "ks": (0.1, 0.25)})
     )  # fmt: skip
     assert {words[-2] for words in samples(told, "mae")} == {"1", "2"}
@@ -130,6 +131,10 @@ def test_trial_and_guard_are_shown_while_they_last() -> None:
         "guard_evidence": {("3",): 0.25}, "guard_evidence_threshold": {("3",): 100},
     }  # fmt: skip
     assert {name: samples(told, name) for name in figures_of} == figures_of
+    assert samples(told, "approval_waiting") == {("4",): 0}
+    gate.trial = msgspec.structs.replace(trial, state="waits for approval")
+    told.show(Shown(leads=True, gate=gate, alpha_spent=0.03, alpha_budget=0.2))
+    assert samples(told, "approval_waiting") == {("4",): 1}
     assert samples(told, "trials") == {("promoted",): 0, ("ended",): 2}
     assert (samples(told, "alpha_spent"), samples(told, "alpha_budget")) == ({(): 0.03}, {(): 0.2})
     told.show(Shown(leads=True))
