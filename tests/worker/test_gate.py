@@ -100,7 +100,7 @@ def test_a_trial_for_harm_without_evidence_promotes_nobody(client: Client) -> No
     world.look(clock=FIRST_STEP + 1 + 100 + 24)
     assert roles(world) == (1, None, None)
     told = (
-        "version 2 never had the steps, or the mean, to pass for no worse than version 1 within 100 steps: e-value of"
+        "version 2 never had the steps, or the mean, to pass for no worse than version 1 within 100 steps: e-value"
     )
     assert world.audited("nominate")[-1][1].startswith(told)
 
