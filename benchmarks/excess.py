@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks._excess import FINE, FRESH, KEPT, LEADS, RANGES, ZEROED, Excess, plan_for, relative, study
 from consumers.observations import Columns, read_history
-from worker.demo import MODEL, weather_file
+from worker.demo_weather import MODEL, weather_file
 from worker.progress import progress
 
 if TYPE_CHECKING:

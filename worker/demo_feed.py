@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,7 @@ class Feed:
         self._parts = parts
         self._bad = bad
         self._reason = "starting"
+        self._pause_s = 0.0
         self._stopping = threading.Event()
         self._producer = Producer(sink, topic, speed, self._report, self._hold)
         self._topic = topic
@@ -90,13 +92,17 @@ class Feed:
         return self._thread.ident is not None and not self._thread.is_alive()
 
     def start(self, reason: str) -> None:
-        """Begin, by waiting for a reason that `go` takes away."""
+        """Begin, by waiting for a reason."""
         self._reason = reason
         self._thread.start()
 
-    def go(self) -> None:
-        """Nothing to wait for any more."""
-        self._reason = ""
+    def wait(self, reason: str) -> None:
+        """Send nothing as long as there is a reason; "" goes on."""
+        self._reason = reason
+
+    def slow(self, pause_s: float) -> None:
+        """Rest so long before each step of event time; 0 goes on at full speed."""
+        self._pause_s = pause_s
 
     def stop(self) -> None:
         """Leave what is not sent yet."""
@@ -123,6 +129,8 @@ class Feed:
     def _hold(self) -> str:
         if self._stopping.is_set():
             raise _Stopped
+        if not self._reason:
+            time.sleep(self._pause_s)
         return self._reason
 
     def _report(self, done: int, note: str = "") -> None:

@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from models.windows import LIFE, figures
-from worker.skill_report import drifts_json, finite
+from worker.demo_versions import Beside, beside
+from worker.skill_report import DAY_MS, drifts_json, finite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from models.audit import AuditEntry
     from models.blocks import Floats
     from models.scaling import SeriesForm
     from models.tally import Reference
     from models.windows import Figures
     from worker.skill_report import Report, Scores
+    from worker.updating_view import Updating
 
 Stage = Literal["starting", "fitting", "streaming", "closing", "done"]
 Mood = Literal["plain", "good", "bad"]
@@ -71,6 +74,12 @@ class Scene:
     differing: int = 0  # messages that came again with other bytes: must stay 0
     letters: int = 0  # records in the dead-letter topic, each counted once
     versions: tuple[int, ...] = ()
+    updating: Updating | None = None
+    audit: Sequence[AuditEntry] = ()  # oldest first
+    answering: tuple[int, ...] = ()  # the version that answers in each partition that has one
+    shadows: frozenset[int] = frozenset()  # versions that read along in every partition
+    swaps: list[tuple[int, int]] = field(default_factory=list)  # event time, and the version that answers from then on
+    roll_back: bool = False  # whether it was time to roll back by hand
     kills: int = 0
     opened: int = 0  # times that a consumer took a partition up
     events: list[Event] = field(default_factory=list)
@@ -119,15 +128,43 @@ class Scene:
         return float(found.skill[reference][found.leads.index(str(lead)) if lead is not None else -1])
 
     def weeks(self) -> list[float]:
-        """The skill against persistence of each week, the oldest first, over all leads."""
-        if self.scores is None:
+        """The skill against persistence of each week, the oldest first, over all leads, by who answered."""
+        if self.report is None or self.scores is None:
             return []
+        book = self.report.book
         sums: dict[int, Floats] = {}
-        for day, of_day in self.scores.days.items():
-            week = day // WEEK_DAYS
-            sums[week] = sums[week] + of_day if week in sums else of_day
-        leads = self.scores.leads
-        return [float(figures(sums[week], leads, "unscaled").skill["persistence"][-1]) for week in sorted(sums)]
+        for version, (since, until) in self._tenures(book.versions[0]):
+            if version not in book.versions:
+                continue
+            for day, of_day in book.days(version, self.report.newest_hour):
+                if since <= day < until:
+                    week = day // WEEK_DAYS
+                    sums[week] = sums[week] + of_day if week in sums else of_day
+        return [
+            float(figures(sums[week], self.scores.leads, "unscaled").skill["persistence"][-1]) for week in sorted(sums)
+        ]
+
+    def _tenures(self, first: int) -> Iterator[tuple[int, tuple[float, float]]]:
+        """Who answered, and on which days since 1970; `first` before anybody was seen to."""
+        swaps = self.swaps or [(0, first)]
+        days = [time_ms // DAY_MS for time_ms, _ in swaps[1:]]
+        for (_, version), since, until in zip(swaps, [-math.inf, *days], [*days, math.inf], strict=True):
+            yield version, (since, until)
+
+    @property
+    def promoted(self) -> tuple[int, int, int] | None:
+        """Event time of the first change of version, the version that answered before, and the one after."""
+        if len(self.swaps) < 2:
+            return None
+        (_, before), (time_ms, after) = self.swaps[:2]
+        return time_ms, before, after
+
+    def beside(self) -> Beside | None:
+        """The versions before and after the promotion on the same pairs since then, as long as both run."""
+        if self.promoted is None or self.report is None:
+            return None
+        time_ms, before, after = self.promoted
+        return beside(self.report.book, before, after, time_ms // DAY_MS + 1, self.report.newest_hour)
 
     def count(self, name: str) -> int:
         """One of the ledgers' counters."""
@@ -158,6 +195,7 @@ class Scene:
             },
             "drifts": drifts_json(self.report.told) if self.report is not None else [],
             "versions": list(self.versions),
+            **self._updates(),
             "sent": self.sent,
             "series": self.series,
             "predictions_read": self.read,
@@ -167,6 +205,33 @@ class Scene:
             "kills": self.kills,
             "seconds": round(seconds, 1),
         }
+
+    def _updates(self) -> dict[str, Any]:
+        """What updating came to; the skills are null where nothing was promoted."""
+        verdicts = list(reversed(self.updating.verdicts)) if self.updating is not None else []
+        found = self.beside()
+        return {
+            "retrainings": len(verdicts),
+            "verdicts": [
+                {
+                    "outcome": one.outcome,
+                    "trigger": one.trigger,
+                    "chosen": one.chosen,
+                    "version": one.version,
+                    "trainings": len(one.attempts),
+                    "sentence": one.sentence,
+                }
+                for one in verdicts
+            ],
+            "promotions": self.changes("promote"),
+            "rollbacks": self.changes("rollback"),
+            "skill_before": _rounded(found.skill()[0]) if found is not None else None,
+            "skill_after": _rounded(found.skill()[1]) if found is not None else None,
+        }
+
+    def changes(self, event: str) -> int:
+        """How often the audit has an event."""
+        return sum(entry.event == event for entry in self.audit)
 
     def _skill(self, reference: Reference) -> dict[str, Any]:
         """By lead, null where a lead has no figures of its own."""

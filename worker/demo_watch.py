@@ -16,9 +16,11 @@ from consumers.kafka import Source
 from consumers.messages import Prediction
 from models.scaling import SeriesState
 from models.times import rfc3339
-from worker import wiring
+from worker import wiring, wiring_updating
 from worker.demo_scene import Latest
+from worker.demo_story import Story
 from worker.skill_report import read_report
+from worker.standing import standing_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 POLL_S = 0.01
 POLLS = 4  # at most, of one topic in one look
 REPORT_EVERY_S = 1.0
+UPDATING_EVERY_S = 0.25
+VERDICTS = 20  # the newest ones
 DAY_MS = 86_400_000
 TOLD = frozenset({"started", "opened", "resumed", "rewound", "mismatch", "hole", "lost"})
 
@@ -65,7 +69,8 @@ class Watcher:
         self._decode = msgspec.json.Decoder(Prediction).decode
         self._refused: set[tuple[int, int]] = set()
         self._digests: dict[tuple[bytes | None, str], bytes] = {}
-        self._reported_s = 0.0
+        self._reported_s = self._updated_s = 0.0
+        self._story = Story(scene)
         self._drifts: set[tuple[str, int]] = set()
 
     def look(self, *, report: bool = False) -> None:
@@ -83,6 +88,9 @@ class Watcher:
         if report or now_s - self._reported_s >= REPORT_EVERY_S:
             self._reported_s = now_s
             self._read_report()
+        if report or now_s - self._updated_s >= UPDATING_EVERY_S:
+            self._updated_s = now_s
+            self._read_updating()
 
     def close(self) -> None:
         """Let the connections go."""
@@ -139,6 +147,21 @@ class Watcher:
                 self._drifts.add((found.drift.detector, found.time_ms))
                 moment = rfc3339(found.time_ms)[:16]
                 scene.say(f"drift, {found.drift.detector}: {found.drift.words}", at=moment, mood="bad")
+
+    def _read_updating(self) -> None:
+        """Who runs where, what the registry's audit has, and how far requests, training, verdict and trial are."""
+        scene = self._scene
+        found = [standing for one in self._followed if (standing := standing_of(one.ledger)) is not None]
+        scene.answering = tuple(one.incumbent.version for one in found if one.incumbent is not None)
+        scene.shadows = frozenset.intersection(*(frozenset(one.shadows) for one in found)) if found else frozenset()
+        scene.audit = wiring.registry(self._settings, self._client).audit()
+        scene.versions = tuple(
+            one.version for one in scene.audit if one.event == "register" and one.version is not None
+        )
+        now = wiring_updating.updating(self._settings, self._client, VERDICTS)
+        if now.waiting and (scene.updating is None or not scene.updating.waiting):
+            self._read_report()  # first the drift, then what it asks for
+        self._story.tell(now)
 
     def _take_in(self, one: _Followed, block: Block) -> None:
         """The newest values, and what happened to the series."""
