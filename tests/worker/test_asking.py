@@ -86,6 +86,16 @@ def test_what_a_drift_asked_for_counts(client: Client) -> None:
     assert (found.trigger, found.evidence["since"]) == ("schedule", "2013-11-15T00:00:00Z")
 
 
+def test_a_drift_counts_once(client: Client) -> None:
+    """One that was found long ago does not keep pairs from being counted."""
+    asking = asking_of(client, pairs=1_000)
+    for pairs in (900, 1_500, 1_899):
+        asking.look(replace(AT, pairs=pairs, drifts=2, drifted_ms=days(24)), NOW_MS)
+    assert requests(client) == []
+    asking.look(replace(AT, pairs=1_900, drifts=2, drifted_ms=days(24)), NOW_MS)
+    assert len(requests(client)) == 1
+
+
 def test_a_new_version_begins_with_its_training(client: Client) -> None:
     """What it learned is not to be learned again; where its training says nothing, it counts from when it answers."""
     asking = asking_of(client, days=30)
