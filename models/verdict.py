@@ -79,12 +79,12 @@ class Attempted(msgspec.Struct, frozen=True, kw_only=True):
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """One contender over the evaluation span."""
 
-    name: str  # incumbent, control, persistence, seasonal, or a strategy
+    name: str  # incumbent, persistence, seasonal, or a strategy, the control's among them
     mse: float  # scaled
     mae: float  # unscaled, in the target's unit
     skill: float | None  # against persistence
     by_lead: tuple[float | None, ...]  # scaled squared error at Verdict.leads; None: no pair
-    repeats: tuple[float, ...] = ()  # mse of the trainings with other seeds
+    repeats: tuple[float, ...] = ()  # mse of all trainings of it, the finalist's first, with other seeds
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,13 +30,14 @@ MOST = 1_000  # verdicts that an id's beginning is looked for among: more than a
 @click.option("--json", "as_json", is_flag=True, help="The verdict as JSON, to standard output or --out verdict.json.")
 @click.pass_obj
 def report(session: Session, verdict: str | None, out: str | None, as_json: bool) -> None:
-    """Write a verdict as one HTML page: what was decided, by which figures, and what happens next.
+    """Show a verdict: what was decided, by which figures, and what happens next; --out writes it as one HTML page.
 
     V is the version that the verdict registered, ID a verdict's own, or its beginning; without one it is the newest.
     The page opens without a network.
 
     \b
-    killick report --out verdict.html          the newest
+    killick report                             the newest, in short
+    killick report --out verdict.html          the same with all figures and pictures
     killick report 8 --out verdict.html        the one that version 8 came from
     killick report 8 --json                    its figures
     """  # noqa: D301 - click wants the control character itself
@@ -49,7 +50,14 @@ def report(session: Session, verdict: str | None, out: str | None, as_json: bool
     with closing(wiring.redis_client(settings)) as client:
         registry = wiring.registry(settings, client)
         found = _found(VerdictStore(client, settings.model.name), registry, settings.model.name, verdict)
-        entries = [] if as_json else registry.audit()
+        entries = registry.audit() if out is not None and not as_json else []
+    if out is None and not as_json:
+        from rich.console import Console
+
+        from worker.report_words import verdict_lines
+
+        Console(highlight=False).print(verdict_lines(found))
+        return
     data = encoded(found) + b"\n" if as_json else page(found, entries).encode()
     if out is None:
         sys.stdout.buffer.write(data)
@@ -63,13 +71,7 @@ def report(session: Session, verdict: str | None, out: str | None, as_json: bool
 
 
 def _check(out: str | None, as_json: bool) -> None:
-    if out is None:
-        if not as_json:
-            raise ConfigError(
-                "a page is not for a terminal", "name a file: --out verdict.html; or print it with --json"
-            )
-        return
-    if Path(out).suffix.lower() in SUFFIXES[as_json]:
+    if out is None or Path(out).suffix.lower() in SUFFIXES[as_json]:
         return
     if Path(out).suffix.lower() in SUFFIXES[not as_json]:
         cure = "leave --json out" if as_json else "add --json"

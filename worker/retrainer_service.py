@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import LedgerError, ServiceUnreachable
 from worker import wiring, wiring_updating
 from worker.metrics import Health, Pages
 from worker.metrics_retrainer import RetrainerMetrics
+from worker.report import page
 from worker.retrainer import Stopped
 from worker.serving import run_until_told
 
 if TYPE_CHECKING:
+    from models.registry import Registry
+    from models.verdict import Verdict
     from worker.retrainer import Retrainer
     from worker.settings import Settings
 
@@ -55,13 +59,13 @@ class RetrainerService:
             retrainer = wiring_updating.retrainer(self._settings, client, self._stopping.is_set)
             self.metrics.watch(lambda: None if (now := retrainer.progress) is None else now.done)
             log.info("retraining model %s", self._settings.model.name, extra={"action": "started"})
-            self._work(retrainer)
+            self._work(retrainer, wiring.registry(self._settings, client))
             log.info("stopped", extra={"action": "stopped"})
         finally:
             client.close()
             self.pages.close()
 
-    def _work(self, retrainer: Retrainer) -> None:
+    def _work(self, retrainer: Retrainer, registry: Registry) -> None:
         wait_s = POLL_S
         while not self._stopping.is_set():
             try:
@@ -84,8 +88,23 @@ class RetrainerService:
             self.metrics.redis_up(up=True)
             if verdict is not None:
                 self.metrics.ended(verdict.trigger, verdict.outcome, verdict.seconds)
+                self._report(verdict, registry)
             else:
                 self._stopping.wait(POLL_S)
+
+    def _report(self, verdict: Verdict, registry: Registry) -> None:
+        """Write the verdict's page; one that can't be written is missed by nobody but people."""
+        folder = self._settings.retraining.reports
+        if not folder:
+            return
+        path = Path(folder) / f"{verdict.id}.html"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(page(verdict, registry.audit()), encoding="utf-8")
+        except (OSError, ServiceUnreachable) as error:
+            log.warning("the report was not written to %s: %s", path, error, extra={"action": "no-report"})
+        else:
+            log.info("report: %s", path, extra={"action": "report"})
 
 
 def serve(settings: Settings) -> None:

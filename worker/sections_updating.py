@@ -93,6 +93,9 @@ class RetrainingSettings(Section):
     )
     workers: int = Field(default=1, ge=1, le=256, description="trainings side by side")
     threads: int = Field(default=1, ge=1, le=256, description="threads of one training")
+    reports: str = Field(
+        default="reports", description='folder that a page is written to at every verdict; "" writes none'
+    )
     timeout: PositiveLength = Field(
         default=Duration(2 * 3_600_000), description="time of the clock after which a retraining is given up"
     )

@@ -99,6 +99,15 @@ def test_a_page_is_written_of_what_is_asked_for(judged: Desk) -> None:
     assert judged.said(NEWER, "--out", str(path)).startswith(f"verdict {NEWER} ")
 
 
+def test_without_a_file_it_is_told_in_short(judged: Desk) -> None:
+    """The decision, the finalists, what happens next, for a terminal."""
+    said = " ".join(judged.said("2").split())
+    stored = VerdictStore(judged.client, "m").of_version(2)
+    assert stored is not None
+    assert " ".join(stored.sentence.split()) in said
+    assert {one.name for one in stored.compared if one.p_holm is not None} <= set(said.split())
+
+
 def test_the_beginning_of_an_id_is_enough(judged: Desk) -> None:
     """Where it is the only one that begins so, also of digits alone; else those that do are named."""
     for start in (OLDER[:8], NEWER[:8], OLDER[:4]):
@@ -149,7 +158,6 @@ def test_what_is_not_there_is_said_with_what_is(judged: Desk, asked: str, messag
 @pytest.mark.parametrize(
     ("words", "cure"),
     [
-        ([], "name a file: --out verdict.html; or print it with --json"),
         (["--out", "verdict.json"], "add --json"),
         (["--out", "verdict.html", "--json"], "leave --json out"),
         (["--out", "verdict.pdf"], "name it so: --out verdict.html"),
@@ -182,7 +190,7 @@ def test_exit_codes_are_those_of_every_command(judged: Desk) -> None:
     assert code("2", "--out", page) == 0
     assert code("7", "--out", page) == 1
     assert code("2", "--out", str(judged.folder / "no" / "verdict.html")) == 1
-    assert code("2") == 2
+    assert code("2", "--out", str(judged.folder / "verdict.pdf")) == 2
     assert code("2", "3", "--out", page) == 2
     judged.config.write_text(f'{CONFIG}[redis]\nurl = "redis://127.0.0.1:1"\n')
     assert code("2", "--out", page) == 3
