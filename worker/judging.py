@@ -143,7 +143,8 @@ class Judging:
             if watch is not None and watch.decision is None:
                 guard.feed(watch, watched.get(step), limits)
             self.state.step = step
-        if trial is not None and evidence.clock is not None:
+        behind = len(evidence.over) > FED_AT_ONCE
+        if trial is not None and evidence.clock is not None and not behind:  # else its evidence would come too late
             gate.pass_time(trial, evidence.clock - limits.ahead_steps)
 
     def _settle(self, aliases: Aliases) -> None:

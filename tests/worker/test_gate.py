@@ -14,6 +14,7 @@ from models.server import calling, connect
 from models.verdict import Calibration
 from tests.consumers.test_ledger_calls import Deaf
 from tests.worker.judged import CALIBRATION, FIRST_STEP, MODEL, NOW_MS, SIGNED_OFF, World, duel_of, noise, trial_of
+from worker import judging
 from worker.judging import Evidence
 from worker.store import ModelStore
 
@@ -90,6 +91,17 @@ def test_a_candidate_that_never_runs_ends_at_the_deadline(client: Client) -> Non
     assert "after 0 steps" in world.audited("nominate")[-1][1]
 
 
+def test_evidence_that_waits_comes_before_the_deadline(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the monitor stood still for long: the clock is ahead of what the trial was fed."""
+    monkeypatch.setattr(judging, "FED_AT_ONCE", 20)
+    world = World(client)
+    world.candidate(deadline_steps=100)
+    duels = {(FIRST_STEP + i, 1, 2): duel_of(1.1, 1.0) for i in range(90)}
+    for fed in (0, 20, 40, 60):
+        world.look({key: duel for key, duel in duels.items() if key[0] >= FIRST_STEP + fed}, clock=FIRST_STEP + 900)
+    assert roles(world) == (2, None, 1)
+
+
 def test_a_trial_for_harm_without_evidence_promotes_nobody(client: Client) -> None:
     """Time alone is no sign of harmlessness."""
     world = World(client)
@@ -99,9 +111,7 @@ def test_a_trial_for_harm_without_evidence_promotes_nobody(client: Client) -> No
     assert roles(world) == (1, 2, None)
     world.look(clock=FIRST_STEP + 1 + 100 + 24)
     assert roles(world) == (1, None, None)
-    told = (
-        "version 2 never had the steps, or the mean, to pass for no worse than version 1 within 100 steps: e-value"
-    )
+    told = "version 2 never had the steps, or the mean, to pass for no worse than version 1 within 100 steps: e-value"
     assert world.audited("nominate")[-1][1].startswith(told)
 
 
