@@ -39,9 +39,9 @@ ENV PATH=/opt/killick/bin:$PATH \
     KILLICK_HTTP__HOST=0.0.0.0
 WORKDIR /var/lib/killick
 USER 10001:10001
-EXPOSE 9464 9465
+EXPOSE 9464 9465 9466 9467
 STOPSIGNAL SIGTERM
-# A consumer's page; docker-compose.yml asks the monitor at its own port.
+# A consumer's page; docker-compose.yml asks the others at their own ports.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:9464/healthz', timeout=4)"]
 ENTRYPOINT ["killick"]

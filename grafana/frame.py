@@ -82,7 +82,7 @@ def common_variables() -> tuple[Json, ...]:
             "current": {"text": "Killick", "value": DATASOURCE_UID, "selected": True},
         },
         _asked("model", "Model", "The named stream.", "label_values(killick_redis_up, model)"),
-        _several("job", "Job", "Consumers, monitor.", f"label_values({here}, job)"),
+        _several("job", "Job", "Consumers, monitor, retrainer, HTTP API.", f"label_values({here}, job)"),
         _several("instance", "Instance", "Single processes.", f'label_values({here[:-1]}, job=~"$job"}}, instance)'),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grafana import api
 from grafana.frame import Page, Panels, Row, common_variables, dashboard
 from grafana.panels import (
     BLUE,
@@ -410,6 +411,7 @@ def page() -> Json:
                 Row("Ledger and Redis", HEIGHT, LEDGER),
                 Row("Monitor and archive", HEIGHT, MONITOR),
                 Row("Changes of version", HEIGHT - 2, CHANGES),
+                Row("HTTP API", HEIGHT - 2, api.PANELS),
             ),
         )
     )

@@ -119,6 +119,7 @@ def lines(
     bars: bool = False,
     stacked: bool = False,
     limit: bool = False,
+    logarithmic: bool = False,
     overrides: tuple[Json, ...] = (),
 ) -> Json:
     """Values over time; `limit` draws the look's thresholds as lines."""
@@ -130,6 +131,7 @@ def lines(
         "spanNulls": False,
         "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
         "thresholdsStyle": {"mode": "dashed" if limit else "off"},
+        "scaleDistribution": {"type": "log", "log": 10} if logarithmic else {"type": "linear"},
     }
     options = {
         "legend": {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []},

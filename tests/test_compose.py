@@ -35,7 +35,15 @@ PINNED = re.compile(r"^[a-z0-9./-]+:v?\d+\.\d+\.\d+(-[a-z0-9.]+)?(@sha256:[0-9a-
 INTERPOLATED = re.compile(r"\$\{(\w+)(:[-?][^}]*)?\}")
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|_AUTH$")
 OF_THE_USER = ("./killick.toml", "${DATA:-./data}")  # mounted, and made by whoever runs it
+FOR_PEOPLE = {"api"}  # one is enough, and it is asked from this machine
 WRITES_ITS_ROOT = {"kafka"}  # its start script writes the configuration into the image's folders
+
+PORTS = {
+    "consumer": "KILLICK_HTTP__PORT",
+    "monitor": "KILLICK_MONITOR__PORT",
+    "retrainer": "KILLICK_RETRAINING__PORT",
+    "api": "KILLICK_API__PORT",
+}
 
 Compose = dict[str, Any]
 
@@ -140,7 +148,11 @@ def doors(compose: Compose) -> Iterator[str]:
                 yield f"{name}: port {port} is open to others"
         if "container_name" in service:
             yield f"{name}: a name of its own can't be scaled"
-    yield from (f"{name}: a port of the machine can't be scaled" for name, one in ours(compose) if one.get("ports"))
+    yield from (
+        f"{name}: a port of the machine can't be scaled"
+        for name, one in ours(compose)
+        if one.get("ports") and name not in FOR_PEOPLE
+    )
     if services["redis"].get("ports"):
         yield "redis: is published"
     for name in ("grafana", "prometheus"):
@@ -175,7 +187,9 @@ def settings(compose: Compose) -> Iterator[str]:
         servers = given["KILLICK_KAFKA__BOOTSTRAP_SERVERS"]
         if f"INSIDE://{servers}," not in compose["services"]["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]:
             yield f"{name}: Kafka does not listen at {servers}"
-        if name in ("monitor", "killick") and given["KILLICK_ARCHIVE__PATH"] not in [t for _, t in mounts(service)]:
+        if name in ("monitor", "retrainer", "killick") and given["KILLICK_ARCHIVE__PATH"] not in [
+            t for _, t in mounts(service)
+        ]:
             yield f"{name}: the archive is in no volume"
 
 
@@ -188,16 +202,7 @@ def watching(compose: Compose) -> Iterator[str]:
     if path is None or not path.is_file():
         yield f"prometheus: {file} is not mounted"
         return
-    scraped: dict[str, int] = {}
-    for job in yaml.safe_load(path.read_text(encoding="utf-8"))["scrape_configs"]:
-        scraped |= {name: found["port"] for found in job["dns_sd_configs"] for name in found["names"]}
-    given = {name: service["environment"] for name, service in ours(compose)}
-    for name, setting in (("consumer", "KILLICK_HTTP__PORT"), ("monitor", "KILLICK_MONITOR__PORT")):
-        if str(scraped.pop(name, "")) != given[name].get(setting):
-            yield f"prometheus: does not look for {name} at {given[name].get(setting)}"
-        if "watch" not in services[name]["networks"]:
-            yield f"prometheus: can't reach {name}"
-    yield from (f"prometheus: looks for {name}, which is no service" for name in scraped)
+    yield from scraping(compose, path)
     grafana = services["grafana"]
     here = _on_this_side(grafana, "/etc/grafana/provisioning")
     texts = [file.read_text(encoding="utf-8") for file in here.rglob("*.yml")] if here else []
@@ -208,6 +213,23 @@ def watching(compose: Compose) -> Iterator[str]:
     dashboards = _on_this_side(grafana, grafana["environment"].get("KILLICK_DASHBOARDS", ""))
     if not texts or dashboards is None or not list(dashboards.glob("*.json")):
         yield "grafana: no provisioning, or no dashboards"
+
+
+def scraping(compose: Compose, path: Path) -> Iterator[str]:
+    """Processes that Prometheus does not find, or that are asked for their health elsewhere than they answer."""
+    services = compose["services"]
+    scraped: dict[str, int] = {}
+    for job in yaml.safe_load(path.read_text(encoding="utf-8"))["scrape_configs"]:
+        scraped |= {name: found["port"] for found in job["dns_sd_configs"] for name in found["names"]}
+    given = {name: service["environment"] for name, service in ours(compose)}
+    for name, setting in PORTS.items():
+        if str(scraped.pop(name, "")) != given[name].get(setting):
+            yield f"prometheus: does not look for {name} at {given[name].get(setting)}"
+        if "watch" not in services[name]["networks"]:
+            yield f"prometheus: can't reach {name}"
+        if f"http://127.0.0.1:{given[name].get(setting)}/healthz" not in str(services[name]["healthcheck"].get("test")):
+            yield f"{name}: its health is asked for elsewhere than at {given[name].get(setting)}"
+    yield from (f"prometheus: looks for {name}, which is no service" for name in scraped)
 
 
 def _on_this_side(service: Any, path: str) -> Path | None:
@@ -283,6 +305,17 @@ BREAKS: dict[str, tuple[str, Any]] = {  # finding: what is set where (None: take
         ["--config.file=/etc/prometheus/other.yml"],
     ),
     "prometheus: does not look for consumer at 9999": ("services.consumer.environment.KILLICK_HTTP__PORT", "9999"),
+    "prometheus: does not look for retrainer at 9999": (
+        "services.retrainer.environment.KILLICK_RETRAINING__PORT",
+        "9999",
+    ),
+    "api: its health is asked for elsewhere than at 9999": ("services.api.environment.KILLICK_API__PORT", "9999"),
+    "api: KILLICK_API__TOKEN is not demanded from the environment": (
+        "services.api.environment.KILLICK_API__TOKEN",
+        "${KILLICK_API__TOKEN:-none}",
+    ),
+    "api: port 9467:9467 is open to others": ("services.api.ports", ["9467:9467"]),
+    "retrainer: the archive is in no volume": ("services.retrainer.environment.KILLICK_ARCHIVE__PATH", "/elsewhere"),
     "prometheus: can't reach monitor": ("services.monitor.networks", ["stream"]),
     "grafana: its provisioning reads KILLICK_PROMETHEUS_URL, which is not set": (
         "services.grafana.environment.KILLICK_PROMETHEUS_URL",
@@ -315,9 +348,12 @@ def test_the_settings_can_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     file.write_text("", encoding="utf-8")
     for name, service in ours(content()):
         for key, value in service["environment"].items():
-            monkeypatch.setenv(key, INTERPOLATED.sub("abc", value))
+            monkeypatch.setenv(key, INTERPOLATED.sub("abc" * 8, value))
         found = load(file).settings
-        assert (found.redis_password(), found.http.port, found.monitor.port) == ("abc", 9464, 9465), name
+        assert (found.redis_password(), found.http.port, found.monitor.port) == ("abc" * 8, 9464, 9465), name
+        assert (found.retraining.port, found.api.port) == (9466, 9467), name
+        assert found.api_token() == ("abc" * 8 if name == "api" else ""), name
+        monkeypatch.delenv("KILLICK_API__TOKEN", raising=False)
 
 
 def test_the_example_names_every_variable() -> None:
@@ -368,7 +404,7 @@ def compose_command() -> list[str]:
 
 
 def test_docker_compose_accepts_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is a `docker compose`, it accepts the file with both passwords and refuses it without either."""
+    """Where there is a `docker compose`, it accepts the file with every secret, and refuses it without one of them."""
     words = compose_command()
     if not words:
         pytest.skip("no docker compose here: the rules above have looked at the file")

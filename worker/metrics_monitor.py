@@ -109,6 +109,9 @@ class MonitorMetrics:
              watched, guard.needed if guard is not None else 0.0),
         ):  # fmt: skip
             yield self._gauge(name, text, {(version,): value for version in versions}, "version")
+        waits = float(trial is not None and trial.state == "waits for approval")
+        yield self._gauge("approval_waiting", "1 while the candidate has won and waits for a person to sign it off.",
+                          {(version,): waits for version in tried}, "version")  # fmt: skip
         counts = {(outcome,): shown.gate.counts.get(outcome, 0) for outcome in TRIAL_OUTCOMES}
         yield self._counter("trials", "Trials that are over.", counts, "outcome")
         yield self._gauge("alpha_spent", "Level of all live trials so far together.", {(): shown.alpha_spent})

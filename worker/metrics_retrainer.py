@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from models.verdict import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+TRIGGERS = ("drift", "schedule", "pairs", "operator", "http")
 SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200)
 
 
@@ -34,6 +37,9 @@ class RetrainerMetrics:
         self._redis_up = Gauge(
             "killick_redis_up", "1 if the last call to Redis was answered.", ours, registry=self.registry
         )
+        for trigger in TRIGGERS:  # a counter that begins with an event hides its first one from Prometheus
+            for outcome in get_args(Outcome):
+                self._retrainings.labels(model, trigger, outcome)
         self.watch(lambda: None)
         self.redis_up(up=False)
         self._seconds.labels(model)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from worker.metrics import ConsumerMetrics
+from worker.metrics_api import ApiMetrics
 from worker.metrics_monitor import MonitorMetrics
+from worker.metrics_retrainer import RetrainerMetrics
 from worker.monitoring import Shown
 
 if TYPE_CHECKING:
@@ -19,12 +21,13 @@ OF_EVERY_SERIES = frozenset({"job", "instance"})
 
 
 def exported() -> dict[str, frozenset[str]]:
-    """Each metric and its labels, `job` and `instance` among them, of consumer, monitor and Prometheus itself."""
+    """Each metric and its labels, `job` and `instance` among them, of our processes and of Prometheus itself."""
     monitor = MonitorMetrics("demo")
     monitor.show(Shown(leads=True, newest_ms=0))
     found = {**OF_PROMETHEUS}
-    for registry in (ConsumerMetrics("demo").registry, monitor.registry):
-        found |= dict(_metrics(registry))
+    ours = (ConsumerMetrics("demo"), monitor, RetrainerMetrics("demo"), ApiMetrics("demo"))
+    for metrics in ours:
+        found |= dict(_metrics(metrics.registry))
     return {name: labels | OF_EVERY_SERIES for name, labels in found.items()}
 
 

@@ -163,14 +163,14 @@ def unknown(page: Json) -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_every_query_asks_for_what_there_is(name: str) -> None:
-    """Every metric is one that consumer, monitor or Prometheus exports, with the labels that the query uses."""
+    """Every metric is one that our processes or Prometheus export, with the labels that the query uses."""
     assert unknown(PAGES[name]) == []
 
 
 @pytest.mark.parametrize(
     "expr",
     [
-        'killick_retrainings_total{job=~"$job"}',
+        'killick_backtests_total{job=~"$job"}',
         'killick_paused{window="1d"}',
         "max by (weather) (killick_paused{})",
         "killick_paused > 0",
@@ -183,7 +183,7 @@ def test_a_query_for_what_nobody_exports_is_found(expr: str) -> None:
 
 
 def test_every_metric_is_shown() -> None:
-    """Whatever consumer and monitor export, some panel shows."""
+    """Whatever our processes export, some panel shows."""
     shown = {one.metric for _, expr in all_queries() for one in selectors(expr)}
     missing = {name for name in exported() if name.startswith("killick_")} - shown
     assert {name for name in missing if not name.endswith(("_bucket", "_count", "_sum"))} == set()

@@ -122,16 +122,19 @@ def test_both_configurations_are_one_but_for_where_the_processes_are() -> None:
     configs = [yaml.safe_load((FOLDER / name).read_text()) for name in ("prometheus.yml", "prometheus.compose.yml")]
     found = [job.popitem() for config in configs for job in config["scrape_configs"]]
     assert configs[0] == configs[1]
-    assert [kind for kind, _ in found] == 2 * ["file_sd_configs"] + 2 * ["dns_sd_configs"]
-    assert [job["job_name"] for job in configs[0]["scrape_configs"]] == ["killick-consumer", "killick-monitor"]
+    jobs = [f"killick-{kind}" for kind in ("consumer", "monitor", "retrainer", "api")]
+    assert [kind for kind, _ in found] == 4 * ["file_sd_configs"] + 4 * ["dns_sd_configs"]
+    assert [job["job_name"] for job in configs[0]["scrape_configs"]] == jobs
 
 
 def test_targets_on_a_machine_are_the_default_ports() -> None:
-    """Who changes nothing is scraped: consumers at http.port, monitors at monitor.port."""
+    """Who changes nothing is scraped: each process at the port of its setting, in the file that `killick up` writes."""
     found = {p.stem: yaml.safe_load(p.read_text(encoding="utf-8")) for p in (FOLDER / "targets").glob("*.yml")}
     assert found == {
         "consumers": [{"targets": ["localhost:9464"]}],
         "monitors": [{"targets": ["localhost:9465"]}],
+        "retrainers": [{"targets": ["localhost:9466"]}],
+        "apis": [{"targets": ["localhost:9467"]}],
         "alertmanagers": [],
     }
 

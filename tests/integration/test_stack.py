@@ -56,6 +56,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "drift": {"calibration_steps": 100, "recent": "2d"},
     "http": {"port": 0},
     "monitor": {"port": 0, "poll": "200ms"},
+    "retraining": {"port": 0},
 }
 
 
