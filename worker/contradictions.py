@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         RedisSettings,
         TrainingSettings,
     )
+    from worker.sections_updating import ApiSettings, JudgementSettings, RetrainingSettings
 
 MAX_RING_STEPS = 1_000_000
 MAX_HELD_OUT = 0.6
@@ -84,3 +85,25 @@ def of_training(training: TrainingSettings) -> Iterator[str]:
             f"training.validation + training.evaluation = {held_out:g} is above {MAX_HELD_OUT} of the span: "
             "leave more to train on"
         )
+
+
+def of_updating(retraining: RetrainingSettings, judgement: JudgementSettings, api: ApiSettings) -> Iterator[str]:
+    """What contradicts itself in [retraining], [judgement] and [api]."""
+    held_out = retraining.validation + retraining.evaluation
+    if held_out > MAX_HELD_OUT:
+        yield (
+            f"retraining.validation + retraining.evaluation = {held_out:g} is above {MAX_HELD_OUT} of the new data: "
+            "leave more to train on"
+        )
+    if judgement.alpha > judgement.budget:
+        yield (
+            f"judgement.alpha = {judgement.alpha:g} is above judgement.budget = {judgement.budget:g}: "
+            "one trial would take more than all together may"
+        )
+    if judgement.harm > judgement.deadline:
+        yield (
+            f"judgement.harm = {judgement.harm} is above judgement.deadline = {judgement.deadline}: "
+            "no trial for harm would come to an end"
+        )
+    if api.token is not None and api.token_file:
+        yield "api.token and api.token_file are both set: leave one out"

@@ -396,6 +396,7 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     yield from contradictions.of_services(settings.kafka, settings.redis)
     yield from contradictions.of_monitor(settings.monitor)
     yield from contradictions.of_training(settings.training)
+    yield from contradictions.of_updating(settings.retraining, settings.judgement, settings.api)
 
 
 def password_of(url: str) -> str | None:
