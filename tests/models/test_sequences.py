@@ -232,7 +232,7 @@ def later(rows_from: int, steps: int, seed: int) -> Rows:
 
 def test_stretches_lie_side_by_side_and_behind_each_other_where_they_can() -> None:
     """Inputs, labels and marks are those that each stretch has alone; what begins later needs no series more."""
-    parts = [later(1150, 60, 1), sample_rows(), later(1050, 80, 2), later(990, 9, 3)]  # sample_rows: 1000…1119
+    parts = [later(1150, 60, 1), sample_rows(), later(1119, 20, 2), later(990, 9, 3)]  # sample_rows: 1000…1119
     joined = sequences_of(ARCHITECTURE, FORM, *parts)
     assert joined.first_step == 990
     assert joined.steps == 1210 - 990

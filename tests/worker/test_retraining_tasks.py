@@ -156,25 +156,25 @@ def test_the_validation_error_can_be_compared_between_attempts(lesson: Lesson) -
 STRATEGIES = ("update-on-new", "update-on-all", "new-on-new", "new-on-all", CONTROL)
 
 
-def weights_after(lesson: Lesson, strategy: str, change: str, recent: int | None = None) -> bytes:
+def weights_after(lesson: Lesson, strategy: str, change: str) -> bytes:
     """What a strategy makes of a lesson in which something was changed behind the preparation."""
     other = replace(lesson, id=f"{strategy} {change}")
     sequences = _prepared(other)
-    first = sequences.first_step
-    new, train_end = CUTS.new_begin - first, CUTS.train_end - first
+    first, cut = sequences.first_step, lesson.cuts
+    new, train_end = cut.new_begin - first, cut.train_end - first
     for k in range(1, HORIZON + 1):
         spans = {
-            "old labels": slice(0, new - (recent is not None)),
+            "old labels": slice(0, new),
             "new labels": slice(new - k, None),
-            "labels between training and validation": slice(train_end - k, CUTS.validation_begin - first),
-            "labels after validation": slice(CUTS.validation_end - first - k, None),
-            "labels before all": slice(0, CUTS.begin - first),
+            "labels between training and validation": slice(train_end - k, cut.validation_begin - first),
+            "labels after validation": slice(cut.validation_end - first - k, None),
+            "labels before all": slice(0, cut.begin - first),
             "": slice(0, 0),
         }
         sequences.targets[:, spans[change], k - 1] += 2.0
     if change == "new labels":
         sequences.inputs[:, new:] = 0.5
-    wanted = replace(FRESH if strategy.startswith("new-") else UPDATE, strategy=strategy, recent_steps=recent)
+    wanted = replace(FRESH if strategy.startswith("new-") else UPDATE, strategy=strategy)
     steps = 9 if strategy == CONTROL else None
     return made(attempt(other, replace(wanted, epochs=2, gradient_steps=steps)))
 
@@ -268,11 +268,13 @@ def test_too_little_data_is_said(lesson: Lesson) -> None:
             judge(nothing, contenders_of(lesson), CUTS.evaluation_begin, CUTS.end)
 
 
-def forecasts_of(block: Block, architecture: bytes, weights: bytes, start_step: int) -> tuple[np.ndarray, np.ndarray]:
+def forecasts_of(
+    series_form: SeriesForm, block: Block, architecture: bytes, weights: bytes, start_step: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Forecasts `(N, H)` of a version that starts at a step, and the scale in force, `(N,)`."""
     form = Architecture.from_json(architecture)
     version = Version(1, form, Network(form, weights_from_bytes(weights, form)))
-    partition = Partition(FORM)
+    partition = Partition(series_form)
     at = int(np.argmax(block.step >= start_step))
     before, after = block.take(np.arange(at)), block.take(np.arange(at, len(block)))
     (first,) = fold([(partition, before)], {})
@@ -282,6 +284,7 @@ def forecasts_of(block: Block, architecture: bytes, weights: bytes, start_step: 
     return np.concatenate([nothing, second.forecasts[1]]), np.concatenate([first.block.scale, second.block.scale])
 
 
+Contenders = dict[str, tuple[bytes, bytes]]
 Cells = dict[str, list[tuple[int, int, float, float]]]  # step, lead, scaled and unscaled error of every pair, by name
 
 
@@ -300,14 +303,14 @@ def filled(block: Block) -> dict[tuple[int, int], float]:
     return values
 
 
-def plain_losses(block: Block, contenders: dict[str, tuple[bytes, bytes]], begin: int, end: int) -> Cells:
+def plain_losses(form: SeriesForm, block: Block, contenders: Contenders, begin: int, end: int) -> Cells:
     """What counts of one segment, one cell after another."""
     found: Cells = {name: [] for name in (*contenders, "persistence", "seasonal")}
-    runs = {name: forecasts_of(block, *data, begin - 64) for name, data in contenders.items()}
+    runs = {name: forecasts_of(form, block, *data, begin - 64) for name, data in contenders.items()}
     values = filled(block)
     places = {place: i for i, place in enumerate(zip(block.slot.tolist(), block.step.tolist(), strict=True))}
     for (slot, step), i in places.items():
-        settled = all((slot, t) in values for t in range(step - FORM.period_steps, step))
+        settled = all((slot, t) in values for t in range(step - form.period_steps, step))
         if not block.present[i, 0] or not begin <= step < end or not settled:
             continue
         actual, scale = float(block.values[i, 0]), next(iter(runs.values()))[1][i]
@@ -317,23 +320,31 @@ def plain_losses(block: Block, contenders: dict[str, tuple[bytes, bytes]], begin
                 continue
             made_there = {name: forecasts[at, lead - 1] for name, (forecasts, _) in runs.items()}
             made_there["persistence"] = values[slot, step - lead]
-            made_there["seasonal"] = values[slot, step - FORM.period_steps]
+            season = form.period_steps * -(-lead // form.period_steps)
+            if all((slot, t) in values for t in range(step - season, step)):
+                made_there["seasonal"] = values[slot, step - season]
             for name, forecast in made_there.items():
                 found[name].append((step, lead, (forecast - actual) / scale, forecast - actual))
     return found
 
 
-def test_losses_by_step_are_those_of_a_plain_loop_over_pairs(lesson: Lesson) -> None:
-    """Two segments, gaps and missing values: losses by step, by lead and in all, of everybody, over the same pairs."""
-    begin, end = CUTS.evaluation_begin - 60, CUTS.end - 30  # over the pause
-    both = replace(lesson, id="both", segments=(world(), world(first=300, seed=5, series=2)))
+@pytest.mark.parametrize("period", [12, 3])
+def test_losses_by_step_are_those_of_a_plain_loop_over_pairs(lesson: Lesson, period: int) -> None:
+    """Two segments, gaps and missing values: losses by step, by lead and in all, of everybody, over the same pairs.
+
+    Where the season is shorter than the horizon, seasonal naive lacks some of them.
+    """
+    begin, end = CUTS.evaluation_begin - 80, CUTS.end - 30  # over the pause
+    form = msgspec.structs.replace(FORM, period_steps=period)
+    both = replace(lesson, id="both", form=form, segments=(world(), world(first=300, seed=5, series=2)))
     contenders = contenders_of(lesson, update=attempt(lesson, UPDATE), anew=attempt(lesson, FRESH))
     losses = judge(both, contenders, begin, end)
-    parts = [plain_losses(block, contenders, begin, end) for block in both.segments]
+    parts = [plain_losses(form, block, contenders, begin, end) for block in both.segments]
     cells = {name: [pair for part in parts for pair in part[name]] for name in parts[0]}
     assert losses.steps.tolist() == list(range(begin, end))
     assert losses.pairs == len(cells["incumbent"]) > 2_000
     assert losses.series == 5
+    assert (len(cells["seasonal"]) < losses.pairs) == (period == 3)
     assert losses.leads == (1, 2, 3, 4)
     assert set(losses.loss) == set(cells) == set(losses.mse_by_lead)
     for name, found in cells.items():
