@@ -153,7 +153,17 @@ STATUS: Responses = {
     200: _told(
         Status,
         "Who answers where.",
-        {"model": "weather", **_WHO, "paused_why": "", "monitor": True, "partitions": []},
+        {
+            "model": "weather",
+            **_WHO,
+            "paused_why": "",
+            "monitor": True,
+            "partitions": [],
+            "requests": 0,
+            "retraining": "",
+            "trial": "",
+            "guard": "",
+        },
     )
 }
 VERDICTS: Responses = {200: _told(Updating, "What is under way, and the newest verdicts, newest first.")}

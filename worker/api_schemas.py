@@ -98,6 +98,10 @@ class Status(Who, frozen=True, kw_only=True, forbid_unknown_fields=True):
     paused_why: str
     monitor: bool
     partitions: list[PartitionStatus]
+    requests: int  # that wait for a verdict
+    retraining: str  # that is under way, in words; "" where none is
+    trial: str  # of the candidate
+    guard: str  # over the version that answers
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -203,6 +207,7 @@ class RequestWaiting(Request, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     worker: str | None
     taken: int
+    waits_for: str  # the cool-down, or data; empty where it is ready
 
 
 class Updating(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

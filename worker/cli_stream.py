@@ -49,6 +49,11 @@ def _describe(body: dict[str, Any]) -> str:
     lines += [", ".join(named)] if named else []
     if body["paused"]:
         lines.append(f"automatic promotion is paused until `killick resume`: {body['paused_why']}")
+    if body["requests"]:
+        lines.append(
+            f"requests for retraining: {body['requests']}; {body['retraining'] or '`killick verdicts` says more'}"
+        )
+    lines += [f"{name}: {body[name]}" for name in ("trial", "guard") if body[name]]
     if not body["incumbent"]:
         lines.append("fit one: `killick fit FILE`")
     if not body["partitions"]:

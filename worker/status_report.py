@@ -7,7 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from worker import wiring
+from worker.gate_told import GateTold, read_gate
+from worker.requests import RequestStore
 from worker.standing import Aside, standing_of
+from worker.store import ModelStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,6 +68,19 @@ def read_status(settings: Settings, client: Client, log_ends: Aside[dict[int, in
         "paused_why": paused,
         "monitor": monitored.runs,
         "partitions": partitions,
+        **_updating(settings, client),
+    }
+
+
+def _updating(settings: Settings, client: Client) -> dict[str, Any]:
+    """What is under way to replace the version that answers, in words; `killick verdicts` tells all of it."""
+    queue = RequestStore(client, settings.model.name)
+    now, gate = queue.progress(), read_gate(ModelStore(client, settings.model.name).state("gate")[1], GateTold)
+    return {
+        "requests": ModelStore(client, settings.model.name).waiting()[0],
+        "retraining": f"{now.done} of {now.total} trainings done, {now.note}" if now is not None else "",
+        "trial": f"{gate.trial.words} ({gate.trial.state})" if gate.trial is not None else "",
+        "guard": f"{gate.guard.words} ({gate.guard.state})" if gate.guard is not None else "",
     }
 
 

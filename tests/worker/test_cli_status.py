@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 from kafka import KafkaProducer
 
@@ -22,8 +23,10 @@ from models.server import connect
 from tests.models.versions import register
 from tests.streams import architecture_of
 from worker import cli
+from worker.gate_told import GateTold, TrialTold
+from worker.requests import Progress, RequestStore
 from worker.standing import Aside
-from worker.store import START, Advance, ModelStore, PartitionStore
+from worker.store import START, Advance, ModelStore, PartitionStore, Request
 
 if TYPE_CHECKING:
     from tests.conftest import Topics
@@ -113,6 +116,27 @@ def test_status_says_who_answers_where_and_who_does_not_follow(environment: dict
     assert (second["state"], second["state_version"]) == ("spinning-up", 3)
     assert (third["incumbent"], third["since_offset"], third["shadows"], third["generation"]) == (1, 0, [], 2)
     assert (third["state"], third["state_version"], third["state_why"]) == ("diverged", 2, "it has other features")
+
+
+def test_status_says_what_is_under_way_to_replace_the_version(environment: dict[str, str]) -> None:
+    """Requests, how far a retraining is, and the words of trial and guard."""
+    client = connect(environment["KILLICK_REDIS__URL"])
+    queue = RequestStore(client, MODEL, "w1")
+    for name in "ab":
+        queue.ask(Request(id=name, trigger="http", goal="improve", why="try", evidence={}, created_ms=5))
+    assert "requests for retraining: 2; `killick verdicts` says more" in killick(environment, "status").stdout
+    (entry, _) = queue.claim([one.entry for one in queue.waiting()], 1)
+    progress = Progress(worker="w1", requests=("a",), began_ms=1, done=3, total=9, note="control")
+    queue.keep([entry], progress, 60_000)
+    trial = TrialTold(version=3, against=2, verdict="a", mode="harm", alpha=0.01, words="it does no harm yet")
+    ModelStore(client, MODEL, "m1").change("gate", 0, msgspec.msgpack.encode(GateTold(trial=trial)))
+    client.close()
+    body = status(environment)
+    assert (body["requests"], body["retraining"]) == (2, "3 of 9 trainings done, control")
+    assert (body["trial"], body["guard"]) == ("it does no harm yet (running)", "")
+    lines = killick(environment, "status").stdout.splitlines()
+    assert "requests for retraining: 2; 3 of 9 trainings done, control" in lines
+    assert "trial: it does no harm yet (running)" in lines
 
 
 def test_status_is_read_by_people(environment: dict[str, str]) -> None:
