@@ -218,8 +218,10 @@ def test_the_control_takes_exactly_as_many_steps_as_it_should(lesson: Lesson, st
 
 def test_the_steps_that_are_told_are_those_that_the_weights_took(lesson: Lesson) -> None:
     """Epochs after the best one do not count, the closing ones do."""
-    found = attempt(lesson, UPDATE)
-    plain = attempt(replace(lesson, id="unclosed", update=replace(SETTINGS, closing_epochs=0)), UPDATE)
+    wanted = replace(UPDATE, rate=0.1, epochs=30, patience=2)
+    found = attempt(lesson, wanted)
+    plain = attempt(replace(lesson, id="unclosed", update=replace(SETTINGS, closing_epochs=0)), wanted)
+    assert plain.attempted.best_epoch == len(plain.attempted.curve) - 2
     per_epoch, rest = divmod(plain.attempted.gradient_steps, plain.attempted.best_epoch)
     assert rest == 0
     assert found.attempted.gradient_steps == plain.attempted.gradient_steps + per_epoch
