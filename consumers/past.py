@@ -21,7 +21,7 @@ from models.blocks import Block
 from models.times import step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from consumers.archive import Archive, Hole
     from consumers.history import History
@@ -45,9 +45,17 @@ class Stretch:
 
 
 def recorded(
-    ledgers: Sequence[Ledger], archive: Archive | None, *, since_step: int, series: int, seed: int
+    ledgers: Sequence[Ledger],
+    archive: Archive | None,
+    *,
+    since_step: int,
+    series: int,
+    seed: int,
+    alive: Callable[[], None],
 ) -> tuple[list[Stretch], int]:
     """What is recorded of `series` of the model's series at most, by partition; and how many series there are.
+
+    `alive` is called at every block: reading may take long.
 
     Raises:
         ArchiveError, LedgerError: what is recorded can't be read.
@@ -62,13 +70,15 @@ def recorded(
     for ledger, count in zip(ledgers, counts, strict=True):
         slots = drawn[(drawn >= first) & (drawn < first + count)] - first
         first += count
-        stretch = _stretch(ledger, archive, since_step, slots) if len(slots) else None
+        stretch = _stretch(ledger, archive, since_step, slots, alive) if len(slots) else None
         if stretch is not None:
             found.append(stretch)
     return found, total
 
 
-def _stretch(ledger: Ledger, archive: Archive | None, since_step: int, slots: Ints) -> Stretch | None:
+def _stretch(
+    ledger: Ledger, archive: Archive | None, since_step: int, slots: Ints, alive: Callable[[], None]
+) -> Stretch | None:
     """What is recorded of some slots of a partition; None: nothing."""
     number = np.full(int(slots[-1]) + 1, -1)
     number[slots] = np.arange(len(slots))
@@ -77,6 +87,7 @@ def _stretch(ledger: Ledger, archive: Archive | None, since_step: int, slots: In
     holes: list[Hole] = []
     whole = True
     for block in recorded_blocks(ledger, archive, holes=holes):
+        alive()
         known = block.slot < len(number)
         recent = block.step >= since_step
         whole &= bool(recent.all())

@@ -33,6 +33,7 @@ DOORS: dict[str, set[str]] = {
     "starlette": {"worker/api*.py"},
     "uvicorn": {"worker/api*.py"},
     "plotly": {"worker/report*.py"},
+    "distributed": {"worker/executors.py"},
     "river": {"models/drift_*.py"},
     "pymannkendall": {"models/trend.py"},
 }

@@ -93,8 +93,10 @@ class Lessons:
         answers = registry.aliases().incumbent
         return next((info for info in registry.versions() if info.version == answers), None)
 
-    def gather(self, requests: Sequence[Request]) -> Gathered:
+    def gather(self, requests: Sequence[Request], alive: Callable[[], None] = lambda: None) -> Gathered:
         """The lesson that requests ask for; after several drifts data is new from the first one on.
+
+        `alive` is called again and again while data is read.
 
         Raises:
             DataError: there is too little data.
@@ -105,7 +107,7 @@ class Lessons:
         incumbent = self.incumbent()
         if incumbent is None:
             raise VersionError("no version answers yet, so there is nothing to update", "fit one: `killick fit FILE`")
-        stretches, all_series, since = self._stretches()
+        stretches, all_series, since = self._stretches(alive)
         notes: list[str] = []
         digest = self._history_of(incumbent)
         fitted = self._fitted_on(digest, notes)
@@ -165,13 +167,18 @@ class Lessons:
             notes=tuple(notes),
         )
 
-    def _stretches(self) -> tuple[list[Stretch], int, int]:
+    def _stretches(self, alive: Callable[[], None]) -> tuple[list[Stretch], int, int]:
         """What is recorded; how many series there are; from which step on it may be trained on."""
         sources, shares = self._sources, self._shares
         since = (sources.newest() or 0) - shares.history_steps
         settling = HALF_LIVES * round(self._form.half_life_steps)
         found, total = recorded(
-            sources.ledgers(), sources.archive, since_step=since - settling, series=shares.series, seed=SERIES_SEED
+            sources.ledgers(),
+            sources.archive,
+            since_step=since - settling,
+            series=shares.series,
+            seed=SERIES_SEED,
+            alive=alive,
         )
         return found, total, since
 

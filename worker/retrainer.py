@@ -165,8 +165,7 @@ class Retrainer:
             "retraining: %s", "; ".join(request.why for request in occasion.requests), extra={"action": "retraining"}
         )
         pulse = self._pulse(occasion, entries, now_ms)
-        pulse(0, 1, "reading what is recorded")
-        gathered = self._lessons.gather(occasion.requests)
+        gathered = self._lessons.gather(occasion.requests, lambda: pulse(0, 1, "reading what is recorded"))
         limits = plans.limits
         if occasion.trigger == DRIFT:
             look = max(look_of(request) for request in occasion.requests)

@@ -45,6 +45,10 @@ def taken(client: Client, partition: int = 0, seed: int = 5) -> Live:
     return consumer
 
 
+def nothing() -> None:
+    """Is done while blocks are read."""
+
+
 def rows(stretch: Stretch) -> list[tuple[object, ...]]:
     """Series, step and values in order."""
     block = stretch.block
@@ -55,7 +59,7 @@ def rows(stretch: Stretch) -> list[tuple[object, ...]]:
 def test_a_ledger_is_read_whole(client: Client) -> None:
     """Series state that is folded over it is that of the consumer, bit for bit."""
     consumer = taken(client)
-    (found,), series = recorded([Ledger(client, "m", 0)], None, since_step=0, series=99, seed=1)
+    (found,), series = recorded([Ledger(client, "m", 0)], None, since_step=0, series=99, seed=1, alive=nothing)
     assert (series, found.whole, found.names) == (SERIES, True, tuple(consumer.partition.names))
     state = SeriesState(FORM)
     block = found.block
@@ -68,16 +72,16 @@ def test_archive_and_ledger_are_one(client: Client) -> None:
     """What the ledger has let go is read from the archive; without one the stretch is not whole, and says so."""
     consumer = taken(client)
     ledger = consumer.ledger
-    (whole,), _ = recorded([ledger], None, since_step=0, series=99, seed=1)
+    (whole,), _ = recorded([ledger], None, since_step=0, series=99, seed=1, alive=nothing)
     archive = Archive("a", "m", fs._MockFileSystem())
     blocks = list(ledger.blocks())
     archive.write(0, blocks[:3], consumer.partition.names, FORM)
     consumer.snapshot([0, 2])
     ledger.trim(blocks[2].end)
     assert ledger.block_count() < len(blocks)
-    (both,), _ = recorded([ledger], archive, since_step=0, series=99, seed=1)
+    (both,), _ = recorded([ledger], archive, since_step=0, series=99, seed=1, alive=nothing)
     assert (rows(both), both.whole) == (rows(whole), True)
-    (rest,), _ = recorded([ledger], None, since_step=0, series=99, seed=1)
+    (rest,), _ = recorded([ledger], None, since_step=0, series=99, seed=1, alive=nothing)
     assert rows(rest) == rows(whole)[-len(rest.block) :]
     assert not rest.whole
 
@@ -85,10 +89,10 @@ def test_archive_and_ledger_are_one(client: Client) -> None:
 def test_some_series_are_drawn_over_all_partitions(client: Client) -> None:
     """Each with all its observations; another seed draws others."""
     ledgers = [taken(client, partition, seed=partition).ledger for partition in range(3)]
-    everything, _ = recorded(ledgers, None, since_step=0, series=99, seed=1)
+    everything, _ = recorded(ledgers, None, since_step=0, series=99, seed=1, alive=nothing)
     drawn = set()
     for seed in range(9):
-        found, series = recorded(ledgers, None, since_step=0, series=5, seed=seed)
+        found, series = recorded(ledgers, None, since_step=0, series=5, seed=seed, alive=nothing)
         assert (series, sum(len(one.names) for one in found)) == (3 * SERIES, 5)
         for one in found:
             at = next(i for i, whole in enumerate(everything) if set(rows(one)) <= set(rows(whole)))
@@ -100,9 +104,9 @@ def test_some_series_are_drawn_over_all_partitions(client: Client) -> None:
 def test_what_is_too_long_ago_is_left_out(client: Client) -> None:
     """The stretch begins at the step, and is not whole."""
     ledger = taken(client).ledger
-    (whole,), _ = recorded([ledger], None, since_step=0, series=99, seed=1)
+    (whole,), _ = recorded([ledger], None, since_step=0, series=99, seed=1, alive=nothing)
     since = int(np.median(whole.block.step))
-    (found,), _ = recorded([ledger], None, since_step=since, series=99, seed=1)
+    (found,), _ = recorded([ledger], None, since_step=since, series=99, seed=1, alive=nothing)
     assert rows(found) == [row for row in rows(whole) if row[1] >= since]  # type: ignore[operator]
     assert not found.whole
 
