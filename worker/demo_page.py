@@ -13,7 +13,7 @@ from rich.text import Text
 
 from models.times import rfc3339
 from worker.demo_scene import Event, Scene, shown_leads
-from worker.demo_story import steps
+from worker.demo_story import on_trial, steps
 from worker.skill_view import bar, sparkline
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _title(scene: Scene, now_s: float, width: int) -> RenderableType:
 
 def _doing(scene: Scene) -> str:
     if scene.stage == "streaming" and scene.feed_note:
-        return "the producer waits"
+        return f"waits: {scene.feed_note}"
     return STAGES[scene.stage]
 
 
@@ -122,7 +122,7 @@ def _numbers(scene: Scene, now_s: float) -> RenderableType:
     refused = sum(scene.refused.values())
     rows = [
         ("sent", f"{scene.sent:,} of {scene.total:,}"),
-        ("forecast", f"{scene.count('forecasts'):,}; {_answering(scene)}"),
+        ("forecast", f"{scene.count('forecasts'):,} by {_answering(scene)}"),
         ("producer", _producer(scene, now_s)),
         ("lag", f"{scene.lag:,}; of the monitor {scene.behind:,}"),
         ("pairs", f"{scene.count('pairs'):,}"),
@@ -140,15 +140,17 @@ def _numbers(scene: Scene, now_s: float) -> RenderableType:
 
 
 def _producer(scene: Scene, now_s: float) -> str:
-    rate = f"{scene.rate(now_s):,.0f} a second"
-    return f"waits: {scene.feed_note}" if scene.feed_note and scene.stage == "streaming" else rate
+    if scene.feed_note and scene.stage == "streaming":
+        return "waits"
+    return f"{scene.rate(now_s):,.0f} a second{', slower for the trial' if on_trial(scene) else ''}"
 
 
 def _answering(scene: Scene) -> str:
     """Who answers now, and who reads along."""
     versions = sorted(set(scene.answering)) or scene.versions
-    shadows = ", ".join(f"{version} beside" for version in sorted(scene.shadows))
-    return ", ".join([f"version {' and '.join(map(str, versions))} answers", *filter(None, [shadows])])
+    return ", ".join(
+        [f"version {' and '.join(map(str, versions))}", *(f"shadow {version}" for version in sorted(scene.shadows))]
+    )
 
 
 def _running(scene: Scene) -> str:
@@ -184,7 +186,7 @@ def _skill(scene: Scene, width: int) -> RenderableType:
         seasonal = [signed(scene.skill("seasonal", window=window)) for window in ("life", "30d")]
         table.add_row("", Text("against seasonal", style="dim"), *seasonal)
     else:
-        table.add_row("", Text(f"the same pairs of {found.days} days", style="dim"), "", "")
+        table.add_row("", Text(f"both on {found.days} days", style="dim"), "", "")
     return table
 
 

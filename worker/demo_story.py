@@ -28,9 +28,14 @@ def waits_for(scene: Scene) -> str:
         return f"version {now.aliases.candidate} spins up"
     if now is not None and scene.answering and set(scene.answering) != {now.aliases.incumbent}:
         return f"version {now.aliases.incumbent} takes over"
-    if scene.lag + scene.behind > BEHIND:
-        return "the consumer is behind" if scene.lag > scene.behind else "the monitor is behind"
-    return ""
+    return who_is_behind(scene)
+
+
+def who_is_behind(scene: Scene) -> str:
+    """Who has to catch up first; "": nobody."""
+    if scene.lag + scene.behind <= BEHIND:
+        return ""
+    return "the consumer is behind" if scene.lag > scene.behind else "the monitor is behind"
 
 
 def on_trial(scene: Scene) -> bool:
@@ -126,7 +131,7 @@ def steps(scene: Scene) -> list[tuple[str, str]]:
         ("request", _request(now)),
         ("training", _training(now.progress, now.verdicts)),
         ("verdict", f"{now.verdicts[0].outcome}: {now.verdicts[0].sentence}" if now.verdicts else ""),
-        ("live", _live(now)),
+        ("live", _live(scene, now)),
     ]
 
 
@@ -151,12 +156,12 @@ def _training(progress: Progress | None, verdicts: Sequence[Verdict]) -> str:
         default=None,
     )
     if best is None:
-        return f"{len(last.attempts)} trainings in {last.seconds:.0f} s"
-    won = f"{best.validation_mse:.3f}, {best.strategy} at rate {best.rate:g}"
-    return f"{len(last.attempts)} trainings in {last.seconds:.0f} s; least validation loss: {won}"
+        return f"{len(last.attempts)} in {last.seconds:.0f} s, none came to an end"
+    won = f"{best.strategy}, rate {best.rate:g} (loss {best.validation_mse:.3f})"
+    return f"{len(last.attempts)} in {last.seconds:.0f} s; best validated: {won}"
 
 
-def _live(now: Updating) -> str:
+def _live(scene: Scene, now: Updating) -> str:
     """The trial, or the guard, with its evidence and what would be needed."""
     trial, guard, ended = now.gate.trial, now.gate.guard, now.gate.ended
     if trial is not None:
@@ -165,9 +170,11 @@ def _live(now: Updating) -> str:
         of = f" of {length:,}" if trial.mode == "harm" and length else ""
         proof = "harm" if trial.mode == "harm" else "being better"
         evidence = f"evidence of {proof} {trial.e_value:.2g} of {trial.needed:g}"
-        return f"trial of version {trial.version} beside {trial.against}: {trial.steps:,}{of} steps, {evidence}"
+        return f"trial of version {trial.version}: {evidence}, {trial.steps:,}{of} steps"
     if guard is not None:
-        better = f"evidence that {guard.previous} was better {guard.e_value:.2g} of {guard.needed:g}"
-        return f"guard over version {guard.version}: {guard.steps:,} steps, {better}"
+        evidence = f"evidence for {guard.previous} {guard.e_value:.2g} of {guard.needed:g}"
+        return f"guard over version {guard.version}: {evidence}, {guard.steps:,} steps"
     told = f"version {ended[-1].version} {ended[-1].outcome}" if ended else ""
+    if scene.audit and scene.audit[-1].event == "rollback":
+        told = f"version {scene.audit[-1].before} rolled back by {scene.audit[-1].actor}"
     return "; ".join(filter(None, [told, PAUSED if now.aliases.paused else ""]))

@@ -9,7 +9,7 @@ from rich.live import Live
 
 from worker.demo_page import STAGES, day_of, page, signed
 from worker.demo_scene import shown_leads
-from worker.demo_story import outcome
+from worker.demo_story import PAUSED, outcome
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -140,10 +140,10 @@ def summary(scene: Scene, seconds: float, width: int = WIDE) -> str:
         f"of {scene.horizon} hours, in {seconds:.0f} s"
     )
     lines = ["", head, *(f"  {name:<13}  {fact}" for name, fact in facts.items()), "", "The audit:"]
-    lines += [f"  {entry.event:<9}  {_moved(entry):<11}  {entry.actor}: {entry.reason}" for entry in scene.audit]
+    lines += [_cut(f"  {one.event:<9}  {_moved(one):<11}  {one.actor}: {one.reason}", width) for one in scene.audit]
     if scene.updating is not None and scene.updating.aliases.paused:
-        lines += ["  after a rollback automatic promotion is paused, until somebody says `killick resume`"]
-    return "\n".join([*(_cut(line, width) for line in lines), "", *NEXT])
+        lines.append(f"  {PAUSED}: so it is after a rollback")
+    return "\n".join([*lines, "", *NEXT])
 
 
 def _moved(entry: AuditEntry) -> str:
@@ -160,12 +160,12 @@ def _cut(line: str, width: int) -> str:
 
 NEXT = (
     "Next, with a Kafka and a Redis of your own:",
-    "  killick config init             write killick.toml: name features, target, interval",
+    "  killick config init             write killick.toml: name features, target",
     "  killick doctor --create-topics  check settings, services and this machine",
     "  killick fit FILE                train the first version on your history",
     "  killick consumer                forecast, as long as it runs",
-    "  killick monitor                 watch skill and drift, beside it",
-    "  killick retrainer               train candidates when a drift asks, judge them, promote what proves better",
-    "  killick skill, killick verdicts look at them",
+    "  killick monitor                 watch skill and drift, judge candidates live",
+    "  killick retrainer               train candidates when a drift asks for them",
+    "  killick skill                   look at skill; killick verdicts: at updates",
     "  killick produce FILE            send recorded observations to try it",
 )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from consumers.codec import Record
     from consumers.ledger import Ledger
     from models.blocks import Block
+    from models.drift_limits import Drift
     from models.scaling import Rows
     from models.server import Client
     from worker.demo_scene import Scene
@@ -142,11 +143,14 @@ class Watcher:
         scene = self._scene
         report = read_report(self._settings, self._client)
         scene.watched(report)
+        fresh: dict[int, list[Drift]] = {}
         for found in report.told.found:
             if (found.drift.detector, found.time_ms) not in self._drifts:
                 self._drifts.add((found.drift.detector, found.time_ms))
-                moment = rfc3339(found.time_ms)[:16]
-                scene.say(f"drift, {found.drift.detector}: {found.drift.words}", at=moment, mood="bad")
+                fresh.setdefault(found.time_ms, []).append(found.drift)
+        for time_ms, drifts in fresh.items():
+            names = ", ".join(drift.detector for drift in drifts)
+            scene.say(f"drift, {names}: {drifts[0].words}", at=rfc3339(time_ms)[:16], mood="bad")
 
     def _read_updating(self) -> None:
         """Who runs where, what the registry's audit has, and how far requests, training, verdict and trial are."""

@@ -1,10 +1,10 @@
 """The demo's data and settings, both chosen for it and both said here: a year of weather, and a model of it.
 
 The fit sees eight weeks of winter. Chosen with a look at this very year, so that the story is a short one: the network
-and its training; that a retraining waits for eight weeks of data after a drift (with less the evidence did not
-suffice); that there is one retraining in the year, as each keeps the producer waiting; a week of live trial, and a
-guard that lasts to the end, so that both versions can be compared on the same pairs. The thresholds of the detectors,
-of the verdict and of the trial are Killick's own.
+and its training; that a retraining waits for ten weeks of data after a drift (with four the evidence did not suffice,
+with eight not always); the small grid that it tries; that there is one retraining in the year, as each keeps the
+producer waiting; a week of live trial, and a guard that lasts to the end, so that both versions can be compared on the
+same pairs. The thresholds of the detectors, of the verdict, of the trial and of the guard are Killick's own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ MODEL: dict[str, dict[str, Any]] = {
     "swap": {"guard": "400d"},
     "retraining": {
         "port": 0,
-        "new_data": f"{FIT_DAYS}d",
+        "new_data": "70d",
         "cooldown": "400d",
         "strategies": ("update-on-new", "update-on-all"),
         "rates": (5e-4, 2e-3),

@@ -273,7 +273,7 @@ def test_the_producer_waits_for_training_spin_up_and_changes_of_version() -> Non
     scene.shadows = frozenset({2})
     assert waits_for(scene) == ""
     assert on_trial(scene)
-    assert dict(steps(scene))["live"] == "trial of version 2 beside 1: 80 of 168 steps, evidence of harm 1.5 of 100"
+    assert dict(steps(scene))["live"] == "trial of version 2: evidence of harm 1.5 of 100, 80 of 168 steps"
     scene.answering = (1, 2)
     assert waits_for(scene) == "version 1 takes over"
 
