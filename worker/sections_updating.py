@@ -51,10 +51,10 @@ class RetrainingSettings(Section):
         description="data since the last training, or since the drift, that a retraining waits for",
     )
     history: PositiveLength = Field(
-        default=Duration(730 * DAY_MS), description="how far back data is looked at, at most; from ledger and archive"
+        default=Duration(365 * DAY_MS), description="how far back data is looked at, at most; from ledger and archive"
     )
     series: int = Field(
-        default=2_000, ge=1, le=1_000_000, description="most series that are trained and judged on, drawn at random"
+        default=500, ge=1, le=1_000_000, description="most series that are trained and judged on, drawn at random"
     )
     validation: float = Field(
         default=0.2, gt=0, lt=0.5, description="share of the new data that chooses among candidates"
