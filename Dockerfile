@@ -31,7 +31,8 @@ LABEL org.opencontainers.image.title="killick" \
 RUN pip uninstall --yes --root-user-action=ignore setuptools wheel pip \
     && groupadd --system --gid 10001 killick \
     && useradd --system --uid 10001 --gid killick --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin killick \
-    && install --directory --owner=killick --group=killick /var/lib/killick /var/lib/killick/archive
+    && install --directory --owner=killick --group=killick /var/lib/killick /var/lib/killick/archive \
+       /var/lib/killick/reports
 COPY --from=packages /opt/killick /opt/killick
 ENV PATH=/opt/killick/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -24,7 +24,7 @@ from grafana.panels import (
     states,
     table,
 )
-from grafana.promql import IN_WINDOW, INCUMBENT, SEEN, happened, of, quantile, skill
+from grafana.promql import IN_WINDOW, INCUMBENT, SEEN, happened, mean_over_range, of, skill
 
 PAUSED = Look("none", words={"0": ("goes on", GREEN), "1": ("paused", YELLOW)}, none="no monitor runs")
 
@@ -293,15 +293,16 @@ VERDICTS: Panels = (
     ),
     (
         8,
-        lines(
+        stat(
             Text(
                 "Time of a retraining",
-                "From taking a request up to its verdict.",
+                "From taking a request up to its verdict, in the span that is shown: how many, and their mean.",
                 "KillickRetrainingFails",
             ),
-            Look("s", 0, least=0.0, none="no retrainer runs"),
-            Query(quantile(0.5, "retraining_seconds"), "50 %"),
-            Query(quantile(0.95, "retraining_seconds"), "95 %"),
+            Look("s", 0, steps=((None, BLUE),), none="none"),
+            Query(f"round(sum(increase({of('retraining_seconds_count')}[$__range])))", "retrainings", instant=True),
+            Query(mean_over_range("retraining_seconds"), "a retraining", instant=True),
+            overrides=(override("retrainings", unit="short", decimals=0),),
         ),
     ),
     (

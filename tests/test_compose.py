@@ -191,6 +191,8 @@ def settings(compose: Compose) -> Iterator[str]:
             t for _, t in mounts(service)
         ]:
             yield f"{name}: the archive is in no volume"
+        if name == "retrainer" and given["KILLICK_RETRAINING__REPORTS"] not in [t for _, t in mounts(service)]:
+            yield f"{name}: its reports are in no volume"
 
 
 def watching(compose: Compose) -> Iterator[str]:
@@ -315,6 +317,10 @@ BREAKS: dict[str, tuple[str, Any]] = {  # finding: what is set where (None: take
         "${KILLICK_API__TOKEN:-none}",
     ),
     "api: port 9467:9467 is open to others": ("services.api.ports", ["9467:9467"]),
+    "retrainer: its reports are in no volume": (
+        "services.retrainer.environment.KILLICK_RETRAINING__REPORTS",
+        "reports",
+    ),
     "retrainer: the archive is in no volume": ("services.retrainer.environment.KILLICK_ARCHIVE__PATH", "/elsewhere"),
     "prometheus: can't reach monitor": ("services.monitor.networks", ["stream"]),
     "grafana: its provisioning reads KILLICK_PROMETHEUS_URL, which is not set": (

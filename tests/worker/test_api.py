@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -24,7 +26,6 @@ from worker.requests import RequestStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.conftest import NewRedis
 
@@ -345,6 +346,25 @@ def test_the_document_says_what_there_is(file: Path) -> None:
     for schema in document["components"]["schemas"].values():
         assert schema["description"]
     assert set(_references(document)) == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+
+
+def test_the_page_about_it_names_every_route_and_every_refusal(file: Path) -> None:
+    """docs/api.md has a word on each, and on each kind of problem."""
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    document = json.loads(killick(file, "api", "--openapi"))
+    for name in document["paths"]:
+        last = name.rpartition("/")[2]
+        assert re.search(rf"(…|`|, `)/?{last if last != '{name}' else 'verdicts/ID'}`", page), name
+    problems = {
+        content["example"]["type"].rpartition(":")[2]: status
+        for one in document["paths"].values()
+        for operation in one.values()
+        for status, answer in operation["responses"].items()
+        for media, content in answer["content"].items()
+        if media == "application/problem+json"
+    }
+    for kind, status in problems.items():
+        assert re.search(rf"^\| {status} \| `{kind}` \|", page, flags=re.MULTILINE), kind
 
 
 def _references(thing: Any) -> Iterator[str]:
