@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from models.architecture import Architecture
-from models.comparison import band, bootstrap_interval, diebold_mariano, holm
+from models.comparison import band, bootstrap_interval, diebold_mariano, holm, screen_p_value
 from models.decision import decide
 from models.sequential import calibrate
 from models.strategies import CONTROL, UPDATES, best, control, plan, repeats
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 INCUMBENT = "incumbent"
 REFERENCES = ("persistence", "seasonal")
 SEED = 20_260  # of the bootstrap
+CALIBRATION_STEPS = 2_000
 
 
 class Trained(NamedTuple):
@@ -89,14 +90,23 @@ def findings(lesson: Lesson, grid: Grid, count: int, limits: JudgementLimits, wo
         losses=losses,
         notes=tuple(trained.notes),
     )
-    return found if decided.chosen is None else _for_trial(found, trained.again[decided.chosen], decided.chosen)
+    if decided.chosen is None:
+        return found
+    again = trained.again[decided.chosen]
+    networks = {
+        INCUMBENT: contenders[INCUMBENT],
+        **{name: contenders[name] for at in range(len(again)) if (name := _named(decided.chosen, at)) in contenders},
+    }
+    begin = max(cuts.begin, cuts.end - CALIBRATION_STEPS)
+    (longer,) = work.run("calibration", judge, [(lesson, networks, begin, cuts.end)])
+    return _for_trial(found, again, decided.chosen, longer)
 
 
 def _trained(lesson: Lesson, grid: Grid, count: int, horizon: int, work: Work) -> Trained:
     """The grid; the best of each strategy again with other seeds; the control of the best update."""
     grid_of = plan(grid, lesson.cuts, horizon)
     strategies = len({one.strategy for one in grid_of})
-    work.expect(len(grid_of) + strategies * (count - 1) + 2)  # the control and the comparison, too
+    work.expect(len(grid_of) + strategies * (count - 1) + 3)  # control, comparison and calibration, too
     tried = list(grid_of)
     results = work.run("grid of trainings", attempt, [(lesson, one) for one in tried])
     first = best([result.attempted for result in results])
@@ -137,7 +147,7 @@ def _compared(losses: Losses, strategies: Sequence[str], horizon: int) -> tuple[
         if np.isfinite(losses.mse.get(name, np.nan)):
             difference = _difference(losses, name)
             tests[name] = (difference, diebold_mariano(difference, horizon), bootstrap_interval(difference, seed=SEED))
-    held = dict(zip(strategies, holm([tests[name][1][1] for name in strategies]), strict=True))
+    held = dict(zip(strategies, holm([screen_p_value(tests[name][0], horizon) for name in strategies]), strict=True))
     return tuple(
         Compared(
             name=name,
@@ -168,13 +178,16 @@ def _judged(losses: Losses, again: Mapping[str, Sequence[Result]]) -> tuple[Judg
     )
 
 
-def _for_trial(found: Findings, again: Sequence[Result], name: str) -> Findings:
+def _for_trial(found: Findings, again: Sequence[Result], name: str, longer: Losses) -> Findings:
     """What the live trial of the one that was chosen has to know, and a word on its control.
 
-    Trainings that differ by their seed alone say what luck looks like (A/A).
+    Trainings that differ by their seed alone say what luck looks like (A/A). How losses depend on each other takes
+    some 2,000 steps to be told (docs/judgement.md), so the same networks are looked at over a `longer` span: the mean
+    difference, which what they were trained on would flatter, plays no part in it.
     """
     losses, difference = found.losses, _difference(found.losses, name)
-    luck = [_difference(losses, _named(name, at), name) for at in range(1, len(again))]
+    twins = [_named(name, at) for at in range(1, len(again))]
+    luck = [_difference(longer, twin, name) for twin in twins if twin in longer.loss]
     notes = list(found.notes)
     if CONTROL in losses.loss:
         gained = _difference(losses, name, CONTROL)
@@ -187,6 +200,6 @@ def _for_trial(found: Findings, again: Sequence[Result], name: str) -> Findings:
         found,
         chosen=again[0],
         over_time=band(difference, losses.steps, seed=SEED),
-        calibration=calibrate([difference, *luck]),
+        calibration=calibrate([difference, _difference(longer, name), *luck]),
         notes=tuple(notes),
     )

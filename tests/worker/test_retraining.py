@@ -92,18 +92,19 @@ def test_the_numbers_are_those_of_the_losses(found: Findings) -> None:
 
 
 def test_the_trial_is_calibrated_on_what_was_recorded(found: Findings) -> None:
-    """Blocks, scale and course come from the evaluation span."""
+    """Blocks and scale come from all that is recorded, as far as it goes back; the course from the evaluation span."""
     assert found.calibration is not None
     assert found.calibration.scale > 0
+    assert 850 < found.calibration.steps <= 900
     assert found.over_time is not None
     steps = found.over_time.step
     assert found.losses.steps[0] <= steps[0] < steps[-1] <= found.losses.steps[-1]
 
 
 def test_every_training_is_told_of(found: Findings, told: list[tuple[int, int, str]]) -> None:
-    """2 + 1 attempts, each strategy's best once more, the control, the comparison."""
+    """2 + 1 attempts, each strategy's best once more, the control, the comparison, the calibration."""
     assert len(found.attempts) == 6
-    assert told[-1] == (7, 7, "comparison")
+    assert told[-1] == (8, 8, "calibration")
     assert [one[0] for one in told] == sorted(one[0] for one in told)
 
 
