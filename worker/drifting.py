@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 TREND_DAYS = {"7d": 7, "30d": 30}
 ASKING_TREND = "30d"  # a week falls too often by chance (docs/drift.md)
 OVER_BELOW = 0.8  # of its threshold: then an input's drift is over; between, it may go to and fro
+LEAST_WINDOW = 0.9  # of the recent span, that has to be counted before it is compared
 STEADY_P = 0.5  # from which p-value on a fall of skill is over
 KEPT_DRIFTS = 50
 TRIGGER = "drift"  # of what is asked for here
@@ -202,15 +203,19 @@ class DriftWatch:
 
 def recent_inputs(
     parts: Iterable[Mapping[tuple[int, int], Ints]], watched: Watched, hours: int, newest_hour: int
-) -> Ints:
-    """The counts of all partitions over the last complete hours, the features' bins in a row."""
+) -> Ints | None:
+    """The counts of all partitions over the last complete hours, the features' bins in a row; None: too few hours.
+
+    What is compared with whole windows of the training must be one: a day's piece of a week differs from it anyway.
+    """
     bins = sum(len(one.counts) for one in watched.trained.features.values())
-    total = np.zeros(bins, np.int64)
+    total, first = np.zeros(bins, np.int64), newest_hour
     for part in parts:
         for (version, hour), counted in part.items():
             if version == watched.version and newest_hour - hours <= hour < newest_hour and len(counted) == bins:
                 total += counted
-    return total
+                first = min(first, hour)
+    return total if newest_hour - first >= LEAST_WINDOW * hours else None
 
 
 def _nearness(value: float, threshold: float | None) -> float:

@@ -123,7 +123,8 @@ class JudgementSettings(Section):
         default=Duration(90 * DAY_MS), description="event time after which an undecided trial ends"
     )
     harm: PositiveLength = Field(
-        default=Duration(3 * DAY_MS), description="event time without harm after which a candidate is promoted upon a drift"
+        default=Duration(3 * DAY_MS),
+        description="event time without harm after which a candidate is promoted upon a drift",
     )
     guard_alpha: float = Field(
         default=0.01, gt=0, lt=0.5, description="level at which harm ends a trial, and the guard rolls back"

@@ -200,7 +200,18 @@ def test_recent_inputs_are_those_of_the_last_complete_hours(client: Client) -> N
     some = counts_of(one, np.arange(10.0))
     parts = [{(1, 9): some, (1, 10): some * 5, (2, 9): some * 7}, {(1, 7): some, (1, 6): some * 3, (1, 8): some[1:]}]
     assert client.ping()
-    assert recent_inputs(parts, one, 3, 10).tolist() == (some * 2).tolist()
+    found = recent_inputs(parts, one, 3, 10)
+    assert found is not None
+    assert found.tolist() == (some * 2).tolist()
+
+
+def test_a_window_that_has_just_begun_is_not_compared() -> None:
+    """A piece of a day differs from the weeks of the training anyway: nine tenths of the window have to be counted."""
+    one = watched(np.arange(100.0))
+    some = counts_of(one, np.arange(10.0))
+    for first, compared in ((11, True), (12, False)):
+        parts = [{(1, hour): some for hour in range(first, 20)} | {(2, 1): some}]
+        assert (recent_inputs(parts, one, 10, 20) is not None) == compared
 
 
 def book_of(daily: list[float]) -> Book:
