@@ -31,8 +31,8 @@ class Scale:
 
     def x(self, time: str | pd.Timestamp) -> float:
         """Of a time; those outside are at the edge."""
-        gone: float = (pd.Timestamp(time) - self.begin).total_seconds() / (self.end - self.begin).total_seconds()
-        return LEFT + min(max(gone, 0.0), 1.0) * (WIDTH - LEFT - RIGHT)
+        gone = (pd.Timestamp(time) - self.begin).total_seconds() / (self.end - self.begin).total_seconds()
+        return float(LEFT + min(max(gone, 0.0), 1.0) * (WIDTH - LEFT - RIGHT))
 
     def y(self, skill: float) -> float:
         """Of a skill."""
