@@ -26,8 +26,8 @@ class Scale:
     def __init__(self, found: dict[str, Any]) -> None:
         self.begin, self.end = pd.Timestamp(found["since"]), pd.Timestamp(found["until"])
         skills = [week[who] for week in found["weeks"] for who in ("killick", "frozen") if week[who] == week[who]]
-        self.low = max(LOWEST, min(0.0, *skills) - 0.05)
-        self.high = max(0.1, *skills) + 0.05
+        self.low: float = max(LOWEST, min(0.0, *skills) - 0.05)
+        self.high: float = max(0.1, *skills) + 0.05
 
     def x(self, time: str | pd.Timestamp) -> float:
         """Of a time; those outside are at the edge."""
