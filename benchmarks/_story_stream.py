@@ -38,7 +38,8 @@ FIT_S = 1_800.0
 DAY_S = 120.0  # longest time that a day may take which nobody is trained in
 TRAIN_S = 3_600.0
 LOOK_S = 0.05
-VERDICTS = 400
+HELD_S = 0.3  # between two looks while candidates are trained
+VERDICTS = 5  # newest, that are looked at every day
 RESUME_DAYS = 7  # after a pause, so many days later a person lets promotions go on
 RUNNING: dict[str, dict[str, Any]] = {
     "kafka": {"session_timeout": "45s"},
@@ -156,7 +157,7 @@ class Story:
             self._alive()
             if time.monotonic() - began > TRAIN_S:
                 raise RuntimeError(f"{TRAIN_S:g} s: {reason}:\n{self._retrainer.log_tail()}")
-            time.sleep(LOOK_S)
+            time.sleep(HELD_S)
         if said:
             self._note(self._view())
             self.played.waited_s += time.monotonic() - began
