@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from consumers.kafka_sink import Sink
 
 WRONG_BY = 10.0
+AT_FIRST = 1_000  # records, before anything is known of who reads them
+BEHIND = "what was sent is not counted yet"
 LATE_STEPS = 72  # so long ago that the series state no longer knows what was said then
 
 
@@ -68,6 +70,7 @@ class Feed:
         self._bad = bad
         self._reason = "starting"
         self._pause_s = 0.0
+        self._most = AT_FIRST
         self._stopping = threading.Event()
         self._producer = Producer(sink, topic, speed, self._report, self._hold)
         self._topic = topic
@@ -100,6 +103,10 @@ class Feed:
         """Send nothing as long as there is a reason; "" goes on."""
         self._reason = reason
 
+    def until(self, most: int) -> None:
+        """Send no more than so many records, all in all."""
+        self._most = most
+
     def slow(self, pause_s: float) -> None:
         """Rest so long before each step of event time; 0 goes on at full speed."""
         self._pause_s = pause_s
@@ -129,9 +136,12 @@ class Feed:
     def _hold(self) -> str:
         if self._stopping.is_set():
             raise _Stopped
-        if not self._reason:
-            time.sleep(self._pause_s)
-        return self._reason
+        if self._reason:
+            return self._reason
+        if self.sent >= self._most:
+            return BEHIND
+        time.sleep(self._pause_s)
+        return ""
 
     def _report(self, done: int, note: str = "") -> None:
         del done

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from worker.requests import Progress
     from worker.updating_view import Updating
 
-BEHIND = 3_000  # records that are sent and not counted: six weeks
 RECOVERED_DAYS = 28
 PAUSED = "automatic promotion is paused until `killick resume`"
 
@@ -28,14 +27,7 @@ def waits_for(scene: Scene) -> str:
         return f"version {now.aliases.candidate} spins up"
     if now is not None and scene.answering and set(scene.answering) != {now.aliases.incumbent}:
         return f"version {now.aliases.incumbent} takes over"
-    return who_is_behind(scene)
-
-
-def who_is_behind(scene: Scene) -> str:
-    """Who has to catch up first; "": nobody."""
-    if scene.lag + scene.behind <= BEHIND:
-        return ""
-    return "the consumer is behind" if scene.lag > scene.behind else "the monitor is behind"
+    return ""
 
 
 def on_trial(scene: Scene) -> bool:
