@@ -149,19 +149,23 @@ class LossDrift:
 
     def _watch(self, loss: float, calibration: Calibration, detectors: Detectors) -> tuple[Drift, ...]:
         readings = calibration.quiet.readings(np.array([loss]), before=self._kept[-2])[0].tolist()
-        return tuple(self._told(alarm) for alarm in detectors.add(readings))
+        return tuple(self._told(alarm, calibration) for alarm in detectors.add(readings))
 
-    def _told(self, alarm: Alarm) -> Drift:
-        """The alarm for people: the mean loss since the rise, and before it."""
-        since = min(max(alarm.since, 1), len(self._kept) - 1)
-        before, after = np.mean(self._kept[:-since]), np.mean(self._kept[-since:])
+    def _told(self, alarm: Alarm, calibration: Calibration) -> Drift:
+        """The alarm for people: the mean since the rise, and before it, of the loss, or of its moves in quiet ones'."""
+        kept = np.asarray(self._kept)
+        since = min(max(alarm.since, 1), len(kept) - 1)
+        told, unit = kept, ""
+        if READINGS[alarm.reading] == "scatter":
+            told, unit = calibration.quiet.readings(kept)[:, alarm.reading], " times the usual"
+        before, after = float(told[:-since].mean()), float(told[-since:].mean())
         return Drift(
             detector=alarm.detector,
             statistic=alarm.statistic / alarm.threshold,
             threshold=1.0,
             words=(
-                f"the {READINGS[alarm.reading]} of the loss has risen: {after:.4g} is its mean over the last {since:,} "
-                f"steps, {before:.4g} over the {len(self._kept) - since:,} before "
+                f"the {READINGS[alarm.reading]} of the loss has risen: {after:.4g}{unit} is its mean over the last "
+                f"{since:,} steps, {before:.4g}{unit} over the {len(kept) - since:,} before "
                 f"({NAMES[alarm.detector]} is {alarm.statistic:.3g}, its limit {alarm.threshold:.3g})"
             ),
         )

@@ -9,6 +9,8 @@ Days that follow each other have skill alike; the uncorrected test then sees a t
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pymannkendall  # type: ignore[import-untyped]
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from scipy import stats
 from models.drift_limits import Trend
 
 LEAST_DAYS = 5  # with fewer no order of the days is rare enough
+LEAST_SHARE = 2 / 3  # of the days that are asked about: a week says nothing of a month
 
 Floats = NDArray[np.float64]
 
@@ -29,8 +32,9 @@ def trend_of(daily: Floats, *, p: float) -> Trend:
     known = ~np.isnan(daily)
     days = int(known.sum())
     slope = _slope(daily, known)
-    if days < LEAST_DAYS:
-        words = f"skill is known on {days} of {len(daily)} days: a trend needs {LEAST_DAYS}"
+    needed = max(LEAST_DAYS, math.ceil(LEAST_SHARE * len(daily)))
+    if days < needed:
+        words = f"skill is known on {days} of {len(daily)} days: a trend needs {needed}"
         return Trend(direction=0, slope=slope, p_value=1.0, days=days, goal="improve", words=words)
     p_value = _p_value(daily, known)
     if p_value >= p or slope == 0.0:

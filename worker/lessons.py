@@ -43,6 +43,7 @@ class Sources(NamedTuple):
     archive: Archive | None
     histories: Histories | None
     newest: Callable[[], int | None]  # step that the monitor has counted
+    tried: Callable[[], int | None]  # version whose live trial is under way
 
 
 class Shares(NamedTuple):
@@ -86,6 +87,10 @@ class Lessons:
     def newest_step(self) -> int | None:
         """The newest step that the monitor has counted; None: it has counted none."""
         return self._sources.newest()
+
+    def tried(self) -> int | None:
+        """The version whose live trial is under way."""
+        return self._sources.tried()
 
     def incumbent(self) -> VersionInfo | None:
         """The version that answers."""

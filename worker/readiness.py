@@ -21,6 +21,7 @@ class Known(NamedTuple):
     incumbent: VersionInfo | None
     newest: int | None  # that the monitor has counted
     last: int | None  # that was the newest when the last verdict was reached
+    tried: int | None  # version whose live trial is under way
     interval_ms: int
 
 
@@ -39,9 +40,14 @@ def new_begin(request: Request, incumbent: VersionInfo, interval_ms: int) -> int
 
 
 def waits_for(request: Request, known: Known, *, cooldown_steps: int, new_steps: int) -> str:
-    """What a request waits for, in words; "" where it is ready. What a person asks for is."""
+    """What a request waits for, in words; "" where it is ready. What a person asks for is.
+
+    The clock ends no trial: a candidate that is tried is let be, unless the world has drifted meanwhile.
+    """
     if request.trigger in PEOPLE or known.newest is None or known.incumbent is None:
         return ""
+    if known.tried is not None and request.trigger != DRIFT:
+        return f"the trial of version {known.tried}, which must come to an end first"
     cooled = known.last is None or known.newest - known.last >= cooldown_steps
     if known.last is not None and not cooled and not look_of(request):
         until = rfc3339((known.last + cooldown_steps) * known.interval_ms)

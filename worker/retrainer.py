@@ -128,7 +128,9 @@ class Retrainer:
         if not waiting:
             return []
         last = next((v.newest_step for v in self._verdicts.recent(1)), None)
-        known = Known(self._lessons.incumbent(), self._lessons.newest_step(), last, self._plans.interval_ms)
+        known = Known(
+            self._lessons.incumbent(), self._lessons.newest_step(), last, self._lessons.tried(), self._plans.interval_ms
+        )
         rules = self._plans.rules
         limits = {"cooldown_steps": rules.cooldown_steps, "new_steps": rules.new_steps}
         ready = [one for one in waiting if not waits_for(one.request, known, **limits)]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from models.decision import JudgementLimits
 from worker import wiring
+from worker.gate_told import GateTold, read_gate
 from worker.requests import RequestStore
-from worker.store import PartitionStore
+from worker.store import ModelStore, PartitionStore
 from worker.verdicts import VerdictStore
 
 if TYPE_CHECKING:
@@ -90,6 +91,16 @@ def retrainer(settings: Settings, client: Client, stopping: Callable[[], bool]) 
     return Retrainer(worker, queue, judged, settler, _lessons(settings, client), plans, stopping)
 
 
+def _tried(settings: Settings, client: Client) -> int | None:
+    """The version whose live trial is under way."""
+    trial = _gate(settings, client).trial
+    return trial.version if trial is not None else None
+
+
+def _gate(settings: Settings, client: Client) -> GateTold:
+    return read_gate(ModelStore(client, settings.model.name).state("gate")[1], GateTold)
+
+
 def _plans(settings: Settings) -> Plans:
     from worker.retrainer import Plans
     from worker.verdict_making import Impact
@@ -150,14 +161,13 @@ def _sources(settings: Settings, client: Client) -> Sources:
         archive=wiring.archive(settings),
         histories=wiring.histories(settings),
         newest=newest,
+        tried=lambda: _tried(settings, client),
     )
 
 
 def updating(settings: Settings, client: Client, count: int) -> Updating:
     """What is to see of updating now, with the newest `count` verdicts."""
-    from worker.gate_told import GateTold, read_gate
     from worker.readiness import Known, waits_for
-    from worker.store import ModelStore
     from worker.updating_view import Updating
 
     queue, judged = requests(settings, client), verdicts(settings, client)
@@ -167,16 +177,16 @@ def updating(settings: Settings, client: Client, count: int) -> Updating:
         lessons.incumbent(),
         lessons.newest_step(),
         recent[0].newest_step if recent else None,
+        lessons.tried(),
         settings.interval_ms,
     )
     limits = {"cooldown_steps": rules.cooldown_steps, "new_steps": rules.new_steps}
-    _, state = ModelStore(client, settings.model.name).state("gate")
     return Updating(
         aliases=wiring.registry(settings, client).aliases(),
         waiting=waiting,
         waits_for=[waits_for(one.request, known, **limits) for one in waiting],
         progress=queue.progress(),
-        gate=read_gate(state, GateTold),
+        gate=_gate(settings, client),
         verdicts=recent,
         spent=judged.spent(),
         budget=settings.judgement.budget,

@@ -107,6 +107,9 @@ def verdict(outcome: str, newest_step: int) -> Verdict:
         (drift("d", look=1), None, {"new_steps": (END - TURN) // 2}, False),  # a second look wants twice the data
         (drift("d", look=1), END - 50, {}, True),  # and waits for no cool-down
         (request("p", "pairs"), END - 50, {}, False),
+        (request("p", "pairs"), None, {"tried": 7}, False),  # the clock ends no trial
+        (drift("d"), None, {"tried": 7}, True),
+        (request("o"), None, {"tried": 7}, True),
         (request("o"), END - 1, {"new_steps": 10_000}, True),  # people wait for nothing
         (request("h", "http"), END - 1, {"new_steps": 10_000}, True),
     ],

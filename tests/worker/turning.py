@@ -73,13 +73,13 @@ def filled(client: Client, model: str, stream: Stream | None = None, block: int 
     return consumer
 
 
-def register(registry: Registry, seed: int, parent: int | None = None) -> int:
+def register(registry: Registry, seed: int, parent: int | None = None, **training: Any) -> int:
     """A version with fresh weights that has seen what was before the turn."""
     architecture = architecture_of()
     return registry.register(
         architecture,
         weights_to_bytes(fresh_weights(architecture, seed), architecture),
-        training={"data": {"until": rfc3339((TURN - 1) * FORM.interval_ms)}},
+        training={"data": {"until": rfc3339((TURN - 1) * FORM.interval_ms)}, **training},
         parent=parent,
         actor="ann",
         reason=f"seed {seed}",
@@ -97,7 +97,7 @@ def drift(name: str, **evidence: Any) -> Request:
     return request(name, "drift", version=1, drifts=[{"at_step": TURN}], **evidence)
 
 
-def lessons(client: Client, model: str, **shares: Any) -> Lessons:
+def lessons(client: Client, model: str, tried: int | None = None, **shares: Any) -> Lessons:
     """What lessons are gathered by."""
     registry = Registry(client, model)
     sources = Sources(
@@ -106,6 +106,7 @@ def lessons(client: Client, model: str, **shares: Any) -> Lessons:
         archive=None,
         histories=None,
         newest=partial(_newest, client, model),
+        tried=lambda: tried,
     )
     given: dict[str, Any] = {
         "history_steps": 10_000, "series": 100, "validation": 0.2, "evaluation": 0.4, "recent_share": 0.5,
@@ -118,7 +119,14 @@ def _newest(client: Client, model: str) -> int | None:
     return PartitionStore(client, model, 0).standing().newest
 
 
-def retrainer(client: Client, model: str, worker: str = "w1", stopping: Any = lambda: False, **rules: Any) -> Retrainer:
+def retrainer(
+    client: Client,
+    model: str,
+    worker: str = "w1",
+    stopping: Any = lambda: False,
+    tried: int | None = None,
+    **rules: Any,
+) -> Retrainer:
     """A worker with a small grid."""
     given: dict[str, Any] = {
         "cooldown_steps": 100, "new_steps": 200, "executor": "processes", "workers": 1, "repeats": 2,
@@ -127,4 +135,4 @@ def retrainer(client: Client, model: str, worker: str = "w1", stopping: Any = la
     plans = Plans(model, FORM.interval_ms, GRID, Rules(**(given | rules)), LIMITS, Impact(0.0, ""))
     requests, verdicts = RequestStore(client, model, worker), VerdictStore(client, model)
     settler = Settler(worker, requests, verdicts, Registry(client, model), LIMITS)
-    return Retrainer(worker, requests, verdicts, settler, lessons(client, model), plans, stopping)
+    return Retrainer(worker, requests, verdicts, settler, lessons(client, model, tried=tried), plans, stopping)
