@@ -95,7 +95,7 @@ def _months(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
 def _events(events: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield from ("### What happened", "", "| event time | what | why |", "|---|---|---|")
     for event in sorted(events, key=lambda one: one["time"]):
-        if event["kind"] in TOLD:
+        if event["kind"] in TOLD and not (event["kind"] == "trial" and " promoted: " in event["words"]):  # told below
             asked = f" ({event['trigger']}, {event['trainings']} trainings, {event['seconds']:.0f} s)"
             what = event["kind"] + (asked if event["kind"] == "verdict" else "")
             yield f"| {_day(event['time'])} | {what} | {event['words'].replace('|', chr(92) + '|')} |"

@@ -152,6 +152,7 @@ def kept(tmp_path: Path) -> Path:
     events = [
         {**event, "time": "2020-01-05T00:00:00Z", "kind": "drift", "words": "ks: an input has changed"},
         {**event, "time": "2020-01-20T00:00:00Z", "kind": "verdict", **verdict},
+        {**event, "time": "2020-01-21T00:00:00Z", "kind": "trial", "words": "version 2 promoted: better"},
         {**event, "time": "2020-01-21T00:00:00Z", "kind": "promote", "words": "1 → 2, by gate: better"},
     ]
     ended = frame[frame["time"] < until]
