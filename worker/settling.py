@@ -15,7 +15,7 @@ from models.decision import trial_of
 from models.errors import StaleCommand, VersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from models.decision import JudgementLimits
     from models.registry import Registry
@@ -66,7 +66,10 @@ class Settler:
         if made is not None:
             verdict = self._still_wanted(verdict)
         if made is not None and verdict.outcome == "promote":
-            self._verdicts.draft(verdict)
+            registered = self._registered({verdict.id})
+            if registered is not None:  # by whoever was at work on it before, and was slow rather than dead
+                return self._finish(registered, entries)
+            self._verdicts.draft(verdict, self._worker, entries)
             version = self._registry.register(
                 Architecture.from_json(made.architecture),
                 made.weights,
@@ -86,14 +89,18 @@ class Settler:
             FencedError, ServiceUnreachable: as `settle`.
         """
         by_id = {one.request.id: one.entry for one in claimed}
-        draft = self._verdicts.drafted()
-        found = next((v for v in map(self._verdicts.get, by_id) if v is not None), None)
-        if found is None and draft is not None and draft.id in by_id:
-            registered = [i.version for i in self._registry.versions() if i.training.get("verdict") == draft.id]
-            found = msgspec.structs.replace(draft, version=registered[0]) if registered else None
+        found = next((v for v in map(self._verdicts.get, by_id) if v is not None), None) or self._registered(by_id)
         if found is None:
             return None
         return self._finish(found, [by_id[one] for one in found.requests if one in by_id])
+
+    def _registered(self, verdicts: Collection[str]) -> Verdict | None:
+        """The one of these verdicts that was kept aside, with its version; None: it has none."""
+        draft = self._verdicts.drafted()
+        if draft is None or draft.id not in verdicts:
+            return None
+        versions = [info.version for info in self._registry.versions() if info.training.get("verdict") == draft.id]
+        return msgspec.structs.replace(draft, version=versions[0]) if versions else None
 
     def _finish(self, verdict: Verdict, entries: Sequence[str]) -> Verdict:
         """Write, nominate, answer."""

@@ -102,6 +102,15 @@ local function other(key, worker, args, first)
   end
 end
 
+-- KEYS: requests, draft   ARGV: worker, verdict, entries …
+-- Keeps a verdict whose version is about to be registered.
+local function draft(keys, args)
+  local fenced = other(keys[1], args[1], args, 3)
+  if fenced then return fenced end
+  redis.call('SET', keys[2], args[2])
+  return {'ok'}
+end
+
 -- KEYS: requests, verdicts, order, versions, spent
 -- ARGV: worker, verdict's id, verdict, time (ms), version ('' for none), what was spent before, what it spends, how many
 --       verdicts are kept, entries …
@@ -150,6 +159,7 @@ redis.register_function('killick_updating_v1_waiting', waiting)
 redis.register_function('killick_updating_v1_claim', claim)
 redis.register_function('killick_updating_v1_keep', keep)
 redis.register_function('killick_updating_v1_leave', leave)
+redis.register_function('killick_updating_v1_draft', draft)
 redis.register_function('killick_updating_v1_write', write)
 redis.register_function('killick_updating_v1_answered', answered)
 redis.register_function('killick_updating_v1_cancel', cancel)

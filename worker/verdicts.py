@@ -61,9 +61,15 @@ class VerdictStore:
         """What the live trials have spent of the budget of false promotions."""
         return float(calling(self._client.get, self._tag + "alpha_spent") or 0)
 
-    def draft(self, verdict: Verdict) -> None:
-        """Keep a verdict whose version is about to be registered: who takes over can go on from it."""
-        calling(self._client.set, self._tag + "verdict_draft", _encoded(verdict))
+    def draft(self, verdict: Verdict, worker: str, entries: Sequence[str]) -> None:
+        """Keep a verdict whose version is about to be registered: who takes over can go on from it.
+
+        Raises:
+            FencedError: another worker has taken the requests up.
+            ServiceUnreachable: Redis did not answer.
+        """
+        names = [self._tag + key for key in ("requests", "verdict_draft")]
+        judge(call_function(self._client, CODE, f"{LIBRARY}_draft", names, [worker, _encoded(verdict), *entries]))
 
     def drafted(self) -> Verdict | None:
         """The verdict that was kept so, if its requests are not answered yet."""

@@ -115,7 +115,7 @@ def test_a_verdict_is_written_once_and_answers_its_requests(client: Client) -> N
         store.ask(request(name))
     (one,) = store.claim(entries(store)[:1], LONG_MS)
     found = verdict("a", 7)
-    verdicts.draft(found)
+    verdicts.draft(found, "w1", [one])
     assert verdicts.drafted() == found
     for _ in range(2):
         verdicts.write(found, "w1", [one], before=0.0, spends=0.01)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import redis
 
-from models.errors import ServiceUnreachable
+from models.errors import FencedError, ServiceUnreachable
 from models.registry import Registry
 from models.server import connect
 from models.verdict import Calibration, Trial, Verdict
@@ -165,6 +165,28 @@ def test_where_another_version_answers_by_now_nothing_is_registered(client: Clie
     assert found.sentence.endswith("but version 2 answers by now, and it was compared with version 1")
     assert len(registry.versions()) == 2
     assert VerdictStore(client, "late").spent() == 0
+
+
+def test_a_slow_worker_registers_nothing(client: Client) -> None:
+    """Its requests were taken up by another one meanwhile: it is told before there is a second version."""
+    entries = asked(client, "slow")
+    assert RequestStore(client, "slow", "w2").claim(entries, 0) == entries
+    with pytest.raises(FencedError):
+        settler(client, "slow", "w1").settle(verdict(), MADE, entries)
+    after = outcome(client, "slow")
+    assert (after["versions"], after["draft"]) == ([(1, None, None)], None)
+
+
+def test_what_a_slow_worker_registered_is_settled(client: Client) -> None:
+    """Another one that has trained meanwhile does not register a second version of the verdict."""
+    entries = asked(client, "twice")
+    slow = VerdictStore(client, "twice")
+    slow.draft(verdict(), "w1", entries)
+    assert RequestStore(client, "twice", "w2").claim(entries, 0) == entries
+    register(Registry(client, "twice"), 7, 1, verdict="a")
+    found = settler(client, "twice", "w2").settle(msgspec.structs.replace(verdict(), seconds=9.0), MADE, entries)
+    assert (found.version, found.seconds) == (2, 1.0)
+    assert outcome(client, "twice")["versions"] == [(1, None, None), (2, 1, "a")]
 
 
 def test_a_candidate_that_is_tried_gives_way_to_a_better_one(client: Client) -> None:
