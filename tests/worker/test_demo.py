@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "worker.cli", "demo", "--headless", "--speed", "max"]
+COMMAND = [sys.executable, "-m", "worker.cli", "demo", "--headless", "--speed", "2419200"]
 FORM = SeriesForm(("x",), "x", 3_600_000, 4, 16.0, 8, 2)
 
 
@@ -53,7 +53,7 @@ def environment(tmp_path: Path) -> Mapping[str, str]:
 
 
 def test_the_demo_accounts_for_every_record(tmp_path: Path) -> None:
-    """At full speed all records are answered once, bad ones refused, the kill loses none; and a drift is answered."""
+    """All records are answered once, bad ones refused, the kill loses none; and a drift leads to a verdict."""
     done = subprocess.run(
         [*COMMAND, "--json"],
         cwd=ROOT,
@@ -103,7 +103,7 @@ def updated_as_said(found: Mapping[str, Any], told: str) -> None:
         assert verdict["trigger"] == "drift"
         assert verdict["trainings"] == 7  # two rates, two strategies; their best again; the control
         assert f"verdict, {verdict['outcome']}: {verdict['sentence']}" in told
-    assert re.search(r"retrainer \| [0-7] of 8: \w+", told)
+    assert re.search(r"retrainer \| \d of \d: \w+", told)
     assert found["promotions"] == (found["skill_after"] is not None) == ("version 2 promoted" in told)
     if found["promotions"]:
         assert found["skill_after"] > found["skill_before"] > 0
@@ -115,7 +115,7 @@ def updated_as_said(found: Mapping[str, Any], told: str) -> None:
 
 @pytest.mark.parametrize(
     ("moment", "number", "code"),
-    [("fitting", signal.SIGINT, 130), ("of 8: grid of trainings", signal.SIGTERM, 143)],
+    [("fitting", signal.SIGINT, 130), ("grid of trainings", signal.SIGTERM, 143)],
 )
 def test_an_interrupted_demo_leaves_nothing(moment: str, number: signal.Signals, code: int, tmp_path: Path) -> None:
     """After Ctrl-C or SIGTERM, while it fits or candidates are trained, no process and no file of the demo is left."""
