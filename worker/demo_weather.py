@@ -121,10 +121,11 @@ class Weather:
 
 
 def write_settings(path: Path, services: EmbeddedServices) -> Settings:
-    """The demo's settings, which are in the file `path` now; the archive is beside it."""
+    """The demo's settings, which are in the file `path` now; archive and reports are beside it."""
     content = {
         **MODEL,
         "archive": {**MODEL["archive"], "path": str(path.parent / "archive")},
+        "retraining": {**MODEL["retraining"], "reports": str(path.parent / "reports")},
         "kafka": {"bootstrap_servers": services.bootstrap_servers, "assignment": "manual"},
         "redis": {"url": services.redis_url},
     }
