@@ -65,6 +65,8 @@ def figures(folder: Path) -> dict[str, Any]:
         "largest_difference": checked.largest,
         "answering": answering(tables["answers"]),
         "versions": by_version(ours, theirs),
+        "whole": beside(ours, theirs),
+        "series": by_series(ours, theirs),
         "months": by_month(ours, theirs),
         "weeks": by_week(ours, theirs),
         "gain": gain(ours, theirs),
@@ -195,6 +197,12 @@ def by_version(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]
         answered_by = {"version": int(version), "since": str(span.min()), "until": str(span.max())}
         found.append({**answered_by, **beside(ours[mine], theirs[mine])})
     return found
+
+
+def by_series(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each series."""
+    names = ours["series"].to_numpy()
+    return [{"series": name, **beside(ours[names == name], theirs[names == name])} for name in sorted(set(names))]
 
 
 def by_month(ours: pd.DataFrame, theirs: pd.DataFrame) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 DOC = Path(__file__).parents[1] / "docs" / "story.md"
+HEADS = ("skill: persistence", "skill: seasonal", "MSE, scaled", "MAE")
 TOLD = ("verdict", "trial", "promote", "rollback", "pause", "resume")  # others are counted alone
 
 
@@ -26,7 +27,8 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
     """One data set's part of the page, line by line."""
     yield from (f"## {found['title']}", "", f"![Skill over time](pictures/story-{found['name']}.svg)", "")
     yield from _sum(found)
-    yield from _versions(found["versions"])
+    yield from _versions(found)
+    yield from _series(found["series"])
     yield from _events(found["events"])
     yield from _months(found["months"])
 
@@ -68,18 +70,32 @@ def _gained(span: dict[str, float]) -> str:
     return f"{abs(span['percent']):.1f} % {what} loss ({interval})"
 
 
-def _versions(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _versions(found: dict[str, Any]) -> Iterator[str]:
     yield from ("### What each version answered, and version 1 over the same pairs", "")
-    heads = ["skill: persistence", "skill: seasonal", "MSE, scaled", "MAE"]
-    yield f"| version | answered | forecasts met | {' | '.join(f'{head} | version 1' for head in heads)} |"
+    yield f"| version | answered | forecasts met | {' | '.join(f'{head} | version 1' for head in HEADS)} |"
     yield "|---:|---|" + "---:|" * 9
-    for row in rows:
-        yield (
-            f"| {row['version']} | {_day(row['since'])} … {_day(row['until'])} | {row['killick']['cells']:,} "
-            f"{_both(row, 'persistence', '+.3f')} {_both(row, 'seasonal', '+.3f')} "
-            f"{_both(row, 'mse', '.4f')} {_both(row, 'mae', '.3f')} |"
-        )
+    whole = {"version": "all", "since": found["since"], "until": found["until"], **found["whole"]}
+    for row in [*found["versions"], whole]:
+        span = f"{_day(row['since'])} … {_day(row['until'])}"
+        yield f"| {row['version']} | {span} | {row['killick']['cells']:,} {_figures(row)} |"
     yield ""
+
+
+def _series(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Where there are several series: one alone may make a mean."""
+    if len(rows) == 1:
+        return
+    yield from ("<details><summary>By series</summary>", "")
+    yield f"| series | {' | '.join(f'{head} | version 1' for head in HEADS)} |"
+    yield "|---|" + "---:|" * 8
+    for row in rows:
+        yield f"| {row['series']} {_figures(row)} |"
+    yield from ("", "</details>", "")
+
+
+def _figures(row: dict[str, Any]) -> str:
+    forms = {"persistence": "+.3f", "seasonal": "+.3f", "mse": ".4f", "mae": ".3f"}
+    return " ".join(_both(row, name, form) for name, form in forms.items())
 
 
 def _months(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -75,7 +75,7 @@ def _grid(scale: Scale) -> Iterator[str]:
             yield _text(LEFT - 8, scale.y(tick) + 4, f"{tick:+.1f}" if abs(tick) > 1e-9 else "0", 11, SOFT, "end")
         tick += 0.2
     months = pd.date_range(scale.begin.normalize(), scale.end, freq="MS")
-    every = max(1, len(months) // 12)
+    every = max(1, -(-len(months) // 11))
     for month in months[::every]:
         yield _line(scale.x(month), TOP, scale.x(month), BAND + BAND_HEIGHT, RULE)
         yield _text(scale.x(month), BAND - 6, month.strftime("%b %Y"), 10, SOFT, "middle")

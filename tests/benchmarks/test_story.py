@@ -178,6 +178,8 @@ def test_the_page_says_what_was_found(kept: Path) -> None:
     assert "Drifts: 1 ks." in text
     row = next(line for line in lines if line.startswith("| 2 |"))
     assert row.endswith("| 0.0000 | 0.2500 | 0.000 | 1.000 |")
+    assert "| all | 2020-01-01 … 2020-02-09 | 1,917 | " in text
+    assert "By series" not in text  # there is one
     told_of = [line for line in lines if line.startswith("| 2020-01-2")]
     assert told_of == [
         "| 2020-01-20 | verdict (schedule, 13 trainings, 60 s) | promote: a < b \\| c |",
