@@ -35,7 +35,7 @@ REFUSALS: dict[str, Why] = {
     "candidate already": Why("the candidate is {0} already", _NOTHING, OF_CANDIDATE),
     "another candidate": Why("the candidate is {0}, not {1} as expected", _LOOK, OF_CANDIDATE),
     "answers": Why("version {0} answers, so it is no candidate", _ANOTHER, OF_INCUMBENT),
-    "not the candidate": Why("version {0} is not the candidate, which is {1}", _LOOK, OF_CANDIDATE),
+    "not the candidate": Why("version {0} is not the candidate (that is: {1})", _LOOK, OF_CANDIDATE),
     "approved already": Why("version {0} is approved already", _NOTHING, ("approve",), of_version=True),
     "stale": Why(
         "version {0} was made from version {1}, and version {2} answers by now",

@@ -104,13 +104,13 @@ def _found(store: VerdictStore, registry: Registry, model: str, asked: str | Non
     if alike:
         raise VersionError(f"{len(alike)} verdicts of model {model!r} begin with {asked!r}", f"choose one: {known}")
     if number is None:
-        raise VersionError(f"model {model!r} has no verdict {asked!r}", f"the newest verdicts: {known}")
+        raise VersionError(f"model {model!r} has no verdict {asked!r}", f"choose among the newest verdicts: {known}")
     info = next((one for one in registry.versions() if one.version == number), None)
     if info is None:
-        raise VersionError(f"model {model!r} has no version {asked}", f"the newest verdicts: {known}")
+        raise VersionError(f"model {model!r} has no version {asked}", f"choose among the newest verdicts: {known}")
     raise VersionError(
         f"version {asked} of model {model!r} has no verdict: {info.actor} registered it ({info.reason})",
-        f"the newest verdicts: {known}",
+        f"choose among the newest verdicts: {known}",
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from models.audit import printable
 from models.errors import ConfigError, DataError, StaleCommand
 from worker.actor import this_actor
 from worker.changes import by
@@ -68,7 +69,7 @@ def retrain(
             id=uuid.uuid4().hex,
             trigger="operator",
             goal=goal,
-            why=f"{reason.strip()} ({actor or this_actor()})",
+            why=printable(f"{reason} ({actor or this_actor()})"),
             evidence={},
             created_ms=int(time.time() * 1000),
         )
@@ -138,9 +139,8 @@ def reject(session: Session, version: int, reason: str, actor: str | None) -> No
     with opened(session) as (_, _, registry):
         candidate = registry.aliases().candidate
         if candidate != version:
-            raise StaleCommand(
-                f"version {version} is not the candidate, which is {candidate or 'none'}", "see `killick versions`"
-            )
+            now = f"the candidate is version {candidate}" if candidate else "there is no candidate"
+            raise StaleCommand(f"version {version} is not the candidate: {now}", "see `killick versions`")
         registry.nominate(None, expected=version, **by(actor or this_actor(), reason))
     click.echo(f"version {version} is no candidate any more")
 

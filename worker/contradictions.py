@@ -95,6 +95,11 @@ def of_updating(retraining: RetrainingSettings, judgement: JudgementSettings, ap
             f"retraining.validation + retraining.evaluation = {held_out:g} is above {MAX_HELD_OUT} of the new data: "
             "leave more to train on"
         )
+    if retraining.history < retraining.new_data:
+        yield (
+            f"retraining.history = {retraining.history} is below retraining.new_data = {retraining.new_data}: "
+            "no retraining would ever have its data"
+        )
     if judgement.alpha > judgement.budget:
         yield (
             f"judgement.alpha = {judgement.alpha:g} is above judgement.budget = {judgement.budget:g}: "

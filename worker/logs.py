@@ -14,6 +14,16 @@ _QUIET = ("asyncio",)  # its INFO is our DEBUG
 _MUTE = ("kafka",)  # dozens of lines while a broker is away; what comes of them is one line, or an error, of ours
 
 
+class TextLines(logging.Formatter):
+    """One line a record, times in UTC; what comes from outside breaks no line and moves no cursor."""
+
+    converter = staticmethod(time.gmtime)  # type: ignore[assignment]
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The record as one line."""
+        return "".join(char if char.isprintable() else "?" for char in super().formatMessage(record))
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a record: time, level, logger, message, the `extra` fields, a traceback if any."""
 
@@ -38,9 +48,7 @@ def configure(level: str, form: str, stream: TextIO) -> None:
     if form == "json":
         handler.setFormatter(JsonLines())
     else:
-        text = logging.Formatter(_TEXT, datefmt="%Y-%m-%dT%H:%M:%SZ")
-        text.converter = time.gmtime
-        handler.setFormatter(text)
+        handler.setFormatter(TextLines(_TEXT, datefmt="%Y-%m-%dT%H:%M:%SZ"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     for name in _QUIET:

@@ -5,8 +5,9 @@ As `worker/sections.py`, which the rest of the settings is in.
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_network
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
@@ -14,6 +15,9 @@ from worker.durations import Duration
 from worker.sections import Length, PositiveLength, Section, read_list
 
 DAY_MS = 86_400_000
+PROCESSES = "processes"  # of this machine: where trainings run unless a cluster is named
+
+Item = TypeVar("Item")
 
 
 def check_address(text: str) -> str:
@@ -26,11 +30,28 @@ def check_address(text: str) -> str:
     return text
 
 
+def check_executor(text: str) -> str:
+    """The text, if trainings can be run there.
+
+    Raises:
+        ValueError: it names neither.
+    """
+    if text != PROCESSES and not re.fullmatch(r"(tcp|tls)://[^\s/]+:\d+", text):
+        raise ValueError(f'should be "{PROCESSES}", or tcp://host:port or tls://host:port of a Dask scheduler')
+    return text
+
+
+def once(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """The items, each the first time that it comes."""
+    return tuple(dict.fromkeys(items))
+
+
 Strategy = Literal["update-on-new", "update-on-all", "new-on-new", "new-on-all"]
-Strategies = Annotated[tuple[Strategy, ...], BeforeValidator(read_list)]
-Rates = Annotated[tuple[Annotated[float, Field(ge=1e-8, le=1)], ...], BeforeValidator(read_list)]
+Strategies = Annotated[tuple[Strategy, ...], BeforeValidator(read_list), AfterValidator(once)]
+Rates = Annotated[tuple[Annotated[float, Field(ge=1e-8, le=1)], ...], BeforeValidator(read_list), AfterValidator(once)]
 Addresses = Annotated[tuple[Annotated[str, AfterValidator(check_address)], ...], BeforeValidator(read_list)]
-Recents = Annotated[tuple[Literal["all"] | PositiveLength, ...], BeforeValidator(read_list)]
+Recents = Annotated[tuple[Literal["all"] | PositiveLength, ...], BeforeValidator(read_list), AfterValidator(once)]
+Executor = Annotated[str, AfterValidator(check_executor)]
 
 
 class RetrainingSettings(Section):
@@ -86,9 +107,8 @@ class RetrainingSettings(Section):
     repeats: int = Field(
         default=3, ge=1, le=100, description="trainings of each strategy's best, with other seeds and chunk phases"
     )
-    executor: str = Field(
-        default="processes",
-        pattern=r"^(processes|(tcp|tls)://[^\s/]+:\d+)$",
+    executor: Executor = Field(
+        default=PROCESSES,
         description='where training runs: "processes" of this machine, or the tcp://host:port of a Dask cluster',
     )
     workers: int = Field(default=1, ge=1, le=256, description="trainings side by side")
@@ -116,7 +136,10 @@ class JudgementSettings(Section):
         default=0.05, gt=0, lt=0.5, description="level of the verdict on recorded data, over all finalists together"
     )
     alpha: float = Field(
-        default=0.01, gt=0, lt=0.5, description="level of one live trial; it takes at most a tenth of what is left of"
+        default=0.01,
+        gt=0,
+        lt=0.5,
+        description="level of one live trial, or a tenth of what is left of the budget if that is less",
     )
     budget: float = Field(default=0.2, gt=0, lt=1, description="the level of all live trials together, for good")
     deadline: PositiveLength = Field(

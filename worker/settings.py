@@ -376,13 +376,19 @@ def _origin(key: str, content: Mapping[str, Any], environment: Mapping[str, str]
 def _impossible(error: ValidationError, origins: Mapping[str, Origin]) -> list[str]:
     """One line for each value that can't be: subject, value, limit and what the setting is."""
     lines = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    inside = {problem["loc"][:2] for problem in problems if len(problem["loc"]) > 2}
+    for problem in problems:
+        if problem["type"] == "too_short" and problem["loc"] in inside:
+            continue  # what is wrong inside of it is said already
         key = ".".join(str(part) for part in problem["loc"][:2])
         section, _, name = key.partition(".")
         about = sections()[section].model_fields[name].description if name else ""
         value = "***" if key in SECRETS else masked(repr(problem["input"]))
         named = variable(key) if origins.get(key) == "environment" else key
-        limit = problem["msg"].removeprefix("Value error, ").replace("Input should", "should")
+        limit = (
+            problem["msg"].removeprefix("Value error, ").replace("Input should", "should").replace("Tuple", "the list")
+        )
         lines.append(f"{named} = {value}: {limit} ({about})")
     return list(dict.fromkeys(lines))
 
@@ -420,6 +426,4 @@ def _secret(key: str, given: SecretStr | None, file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{key}_file = {file!r} can't be read ({error})", "name a file of text"
-        ) from error
+        raise ConfigError(f"{key}_file = {file!r} can't be read ({error})", "name a file of text") from error

@@ -141,7 +141,7 @@ REFUSED: list[tuple[str, dict[str, Any], type[VersionError], str]] = [
         "nominate", {"version": 3, "expected": 6, "automatic": True}, StaleCommand,
         "version 3 was made from version 1, and version 2 answers by now (promoted by ann@desk",
     ),
-    ("approve", {"version": 3}, StaleCommand, "version 3 is not the candidate, which is 6 (nominated by ann@desk"),
+    ("approve", {"version": 3}, StaleCommand, "version 3 is not the candidate (that is: 6) (nominated by ann@desk"),
     ("approve", {"version": 6}, StaleCommand, "version 6 was made from version none, and version 2 answers by now"),
     ("approve", {"version": 2}, StaleCommand, "version 2 already answers (promoted by ann@desk"),
     ("approve", {"version": 4}, VersionError, "version 4 is withdrawn"),

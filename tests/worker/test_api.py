@@ -170,7 +170,7 @@ REFUSALS: list[tuple[str, dict[str, Any], int, str, str]] = [
     ("promote", {"version": 1, "expected": 1}, 409, "conflict", "version 1 already answers"),
     ("rollback", {"expected": 1}, 409, "conflict", "there is no previous version"),
     ("rollback", {"expected": 1, "to": 9}, 404, "unknown", "has no version 9"),
-    ("approve", {"version": 3}, 409, "conflict", "version 3 is not the candidate, which is 2"),
+    ("approve", {"version": 3}, 409, "conflict", "version 3 is not the candidate (that is: 2)"),
     ("reject", {"version": 3}, 409, "conflict", "the candidate is 2, not 3 as expected"),
     ("resume", {}, 409, "conflict", "is not paused"),
     ("promote", {"version": 3}, 422, "invalid", "body.expected: Field required"),

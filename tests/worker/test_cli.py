@@ -190,5 +190,7 @@ def test_text_lines_have_utc_times_and_keep_the_level() -> None:
     logging.getLogger("kafka.producer.sender").warning("unseen")
     logging.getLogger("consumers.loop").warning("seen")
     assert "unseen" not in stream.getvalue()
+    logging.getLogger("worker").info("retraining: %s", "red \x1b[31m\nERROR forged")
+    assert stream.getvalue().splitlines()[-1].endswith("worker: retraining: red ?[31m?ERROR forged")
     stamp = time.strptime(stream.getvalue().split()[0], "%Y-%m-%dT%H:%M:%SZ")
     assert abs(time.mktime(stamp) - time.mktime(time.gmtime())) < 60

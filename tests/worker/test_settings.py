@@ -105,7 +105,12 @@ def test_environment_wins_over_file_wins_over_default(tmp_path: Path, monkeypatc
         ("[retraining]\nvalidation = 0.3\nevaluation = 0.4\n", "validation + retraining.evaluation = 0.7 is above 0.6"),
         ("[judgement]\nalpha = 0.3\n", "judgement.alpha = 0.3 is above judgement.budget = 0.2"),
         ('[judgement]\nharm = "91d"\n', "judgement.harm = 91d is above judgement.deadline = 90d"),
-        ('[retraining]\nexecutor = "dask"\n', "retraining.executor = 'dask'"),
+        (
+            '[retraining]\nexecutor = "dask"\n',
+            "retraining.executor = 'dask': should be \"processes\", or tcp://host:port",
+        ),
+        ('[retraining]\nhistory = "1d"\n', "retraining.history = 1d is below retraining.new_data = 14d"),
+        ("[retraining]\nrates = []\n", "retraining.rates = []: the list should have at least 1 item"),
         ('[retraining]\nrecents = ["7d", "everything"]\n', "retraining.recents"),
         ("[training]\nvalidation = 0.4\nevaluation = 0.4\n", "is above 0.6 of the span"),
         ("[model\n", "is not TOML"),
