@@ -17,7 +17,7 @@ _MUTE = ("kafka",)  # dozens of lines while a broker is away; what comes of them
 class TextLines(logging.Formatter):
     """One line a record, times in UTC; what comes from outside breaks no line and moves no cursor."""
 
-    converter = staticmethod(time.gmtime)  # type: ignore[assignment]
+    converter = staticmethod(time.gmtime)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """The record as one line."""
