@@ -83,6 +83,6 @@ def trial_of(trigger: str, calibration: Calibration, limits: JudgementLimits, sp
 def _words(one: Compared, incumbent_loss: float) -> str:
     """How much better or worse, of the incumbent's loss, with the interval."""
     share = abs(one.difference) / incumbent_loss if incumbent_loss > 0 else 0.0
-    word = "lower" if one.difference > 0 else "higher"
+    word = "less" if one.difference > 0 else "more"
     interval = f"95 % interval {one.low:.3g} to {one.high:.3g}"
-    return f"has a {share:.1%} {word} loss (difference {one.difference:.3g}, {interval})"
+    return f"has {100 * share:.1f} % {word} loss (difference {one.difference:.3g}, {interval})"

@@ -33,6 +33,7 @@ REFUSALS: dict[str, Why] = {
         OF_INCUMBENT,
     ),
     "candidate already": Why("the candidate is {0} already", _NOTHING, OF_CANDIDATE),
+    "no candidate": Why("there is no candidate", _NOTHING, OF_CANDIDATE),
     "another candidate": Why("the candidate is {0}, not {1} as expected", _LOOK, OF_CANDIDATE),
     "answers": Why("version {0} answers, so it is no candidate", _ANOTHER, OF_INCUMBENT),
     "not the candidate": Why("version {0} is not the candidate (that is: {1})", _LOOK, OF_CANDIDATE),

@@ -127,7 +127,8 @@ end
 local function nominate(keys, args, state)
   local version, expected = args[5], args[6]
   local now = state.candidate or 'none'
-  if version == (state.candidate or '') then return {'candidate already', now} end
+  if version == '' and not state.candidate then return {'no candidate'} end
+  if version == state.candidate then return {'candidate already', now} end
   if (state.candidate or '') ~= expected then return {'another candidate', now, expected == '' and 'none' or expected} end
   if version ~= '' then
     if version == state.incumbent then return {'answers', version} end

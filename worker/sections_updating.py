@@ -65,7 +65,7 @@ class RetrainingSettings(Section):
     every: Length = Field(default=Duration(0), description='a request at least this often; "0s" asks for none')
     pairs: int = Field(default=0, ge=0, description="a request after so many new pairs; 0 asks for none")
     cooldown: Length = Field(
-        default=Duration(DAY_MS), description="between two retrainings that no person asked for, at least"
+        default=Duration(DAY_MS), description="between a retraining and the next one that no person asked for, at least"
     )
     new_data: PositiveLength = Field(
         default=Duration(14 * DAY_MS),

@@ -29,7 +29,7 @@ def test_the_best_of_those_beyond_chance_is_chosen() -> None:
     )  # fmt: skip
     assert (found.outcome, found.chosen) == ("promote", "b")
     assert found.sentence == (
-        "b has a 15.0% lower loss (difference 0.3, 95 % interval -0.7 to 1.3), over 100 steps, p = 0.05 after Holm "
+        "b has 15.0 % less loss (difference 0.3, 95 % interval -0.7 to 1.3), over 100 steps, p = 0.05 after Holm "
         "among 3 finalists; the level is 0.05"
     )
 
@@ -45,7 +45,7 @@ def test_where_no_one_was_better_all_are_rejected() -> None:
     """However sure: a small p-value with a difference of the wrong sign is no proof of being better."""
     found = decide([compared("a", -0.2, 0.9), compared("b", 0.0, 0.001)], 2.0, 100, LIMITS)
     assert (found.outcome, found.chosen) == ("reject", None)
-    assert found.sentence.startswith("no candidate was better than the incumbent: b has a 0.0% higher loss")
+    assert found.sentence.startswith("no candidate was better than the incumbent: b has 0.0 % more loss")
 
 
 def test_where_the_shadow_alone_decides_the_best_one_is_tried() -> None:

@@ -189,6 +189,14 @@ def test_a_candidate_is_signed_off_once(registry: Registry) -> None:
     assert [entry.event for entry in registry.audit(3)] == ["nominate", "approve", "promote"]
 
 
+def test_without_a_candidate_none_can_be_taken_away(registry: Registry) -> None:
+    """Two operators send it away: the slower one is told who did."""
+    registry.nominate(2, expected=None, **BY_ANN)
+    registry.nominate(None, expected=2, **BY_BOB)
+    with pytest.raises(StaleCommand, match=r"there is no candidate \(nominated by bob@desk"):
+        registry.nominate(None, expected=2, **BY_ANN)
+
+
 def test_what_was_made_from_another_version_is_promoted_by_people_only(registry: Registry) -> None:
     """A candidate was compared with its parent: when another version answers, that comparison says nothing."""
     registry.nominate(2, expected=None, **BY_ANN)
