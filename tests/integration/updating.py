@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from consumers.roster import incumbent_of
 from models.times import rfc3339
 from models.weights import fresh_weights, weights_to_bytes
 from tests.integration.beside import beside
@@ -23,7 +25,7 @@ from tests.integration.streams import HOUR_MS, START_MS, observation
 from worker.child import Child, free_port
 from worker.gate_told import GateTold, read_gate
 from worker.requests import RequestStore
-from worker.store import ModelStore
+from worker.store import ModelStore, PartitionStore
 from worker.verdicts import VerdictStore
 
 if TYPE_CHECKING:
@@ -41,11 +43,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "training": {"epochs": 6, "rate": 1e-2, "chunk": 12, "segments": 4, "closing_epochs": 1},
     "ledger": {"snapshot_every": 1_000},
     "swap": {"guard": "90d"},
-    "drift": {"calibration_steps": 100},
+    "drift": {"calibration_steps": 6_000, "trend_p": 1e-12},  # only who asks for less meets a drift
     "monitor": {"poll": "100ms", "lease": "3s"},
     "retraining": {
-        "strategies": ["update-on-new", "new-on-new"],
-        "rates": [3e-3, 1e-2],
+        "strategies": ["update-on-new"],
+        "rates": [1e-2],
         "recents": ["all"],
         "epochs": 5,
         "repeats": 2,
@@ -151,11 +153,11 @@ class Updating:
         weights = fresh_weights(architecture, seed)
         return self._register(architecture, weights, seed, until, parent)
 
-    def broken(self, like: int, until: int) -> int:
+    def broken(self, like: int, until: int, seed: int = 99) -> int:
         """A version whose forecasts are far off: one of which the last layer shouts."""
         architecture, _, weights = self.stack.registry.load(like)
         louder = {name: w * 80 + 30 if name == "head.kernel" else w for name, w in weights.items()}
-        return self._register(architecture, louder, 99, until, like)
+        return self._register(architecture, louder, 100 + seed, until, like)
 
     def _register(self, architecture: Any, weights: Any, seed: int, until: int, parent: int | None) -> int:
         return self.stack.registry.register(
@@ -170,7 +172,24 @@ class Updating:
 
     def ask(self, why: str = "to be sure") -> str:
         """Ask for a retraining, as a person does; the request's id."""
-        return self.stack.output("retrain", "--reason", why, "--actor", "ann").split()[-1].removeprefix("request ")
+        said = self.stack.output("retrain", "--reason", why, "--actor", "ann")
+        return said.splitlines()[0].removeprefix("asked: request ")
+
+    def at_once(self, *commands: list[str]) -> tuple[list[int], list[str]]:
+        """Exit codes of commands that are given at the same time, and what they said."""
+        running = [
+            subprocess.Popen(
+                self.stack.words(*words), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            for words in commands
+        ]
+        said = [one.communicate(timeout=120)[0] for one in running]
+        return [one.returncode for one in running], said
+
+    def counted(self) -> int:
+        """Observations that a monitor has counted, over all partitions."""
+        stores = [PartitionStore(self.stack.redis, self.stack.model, n) for n in range(self.stack.partitions)]
+        return sum(store.standing().observations for store in stores)
 
     def gate(self) -> GateTold:
         """What gate and guard are at."""
@@ -194,12 +213,18 @@ class Updating:
         """Wait until every partition is answered by a version, and the registry names it."""
 
         def reached() -> bool:
-            ledgers = [self.stack.ledger(number) for number in range(self.stack.partitions)]
-            seats = [seat for one in ledgers for seat in one.roster() if seat.leave_offset is None]
-            found = {seat.version for seat in seats if seat.role == "incumbent"}
-            return found == {version} == {self.stack.registry.aliases().incumbent}
+            return self.answering() == {version} == {self.stack.registry.aliases().incumbent}
 
         self.until(reached, timeout_s, f"version {version} to answer")
+
+    def answering(self) -> set[int | None]:
+        """Who answers anywhere."""
+        return {incumbent_of(self.stack.ledger(number).roster()) for number in range(self.stack.partitions)}
+
+    def states(self) -> dict[str, str]:
+        """How the partitions follow the registry, with why not."""
+        states = [self.stack.ledger(number).state() for number in range(self.stack.partitions)]
+        return {state.kind: state.why for state in states if state is not None}
 
     def until(self, ready: Any, timeout_s: float, what: str) -> None:
         """Wait while all processes live."""
