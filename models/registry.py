@@ -258,7 +258,7 @@ class Registry:
 
     def _change(self, function: str, by: By, *arguments: str | int) -> Aliases:
         if not by.reason.strip():
-            raise ConfigError(f"a {function} needs a reason", "say why: --reason TEXT; it goes into the audit")
+            raise ConfigError(f"{function} needs a reason", "say why: --reason TEXT; it goes into the audit")
         reply = self._call(function, by, arguments)
         if reply[0] != b"ok":
             kind, *words = (word.decode() for word in reply)

@@ -15,6 +15,7 @@ from worker.actor import this_actor
 from worker.changes import by
 from worker.cli_versions import of_change, opened
 from worker.durations import parse_duration
+from worker.updating_view import short
 
 if TYPE_CHECKING:
     from models.verdict import Verdict
@@ -62,8 +63,9 @@ def retrain(
     with opened(session) as (settings, client, _):
         requests = wiring_updating.requests(settings, client)
         if cancel is not None:
-            requests.cancel(cancel)
-            click.echo(f"request {cancel} is taken back")
+            name = _whole(requests, cancel)
+            requests.cancel(name)
+            click.echo(f"request {name} is taken back")
             return 0
         request = Request(
             id=uuid.uuid4().hex,
@@ -75,6 +77,9 @@ def retrain(
         )
         requests.ask(request)
         click.echo(f"asked: request {request.id}")
+        tried = wiring_updating.tried(settings, client)
+        if tried is not None:
+            click.echo(f"version {tried} is on trial: a candidate that comes of this would take its place there")
         if not wait:
             click.echo("`killick verdicts` shows how far it is, and what came of it")
             return 0
@@ -83,6 +88,13 @@ def retrain(
     if verdict.version is not None:
         click.echo(f"version {verdict.version} is the candidate; `killick report {verdict.version}` shows why")
     return 1 if verdict.outcome == "failed" else 0
+
+
+def _whole(requests: RequestStore, name: str) -> str:
+    """The id of the one request that is called so in short, or begins so; else the name itself."""
+    ids = [one.request.id for one in requests.waiting()]
+    alike = [one for one in ids if name in {one, short(one)}] or [one for one in ids if one.startswith(name)]
+    return alike[0] if len(alike) == 1 else name
 
 
 def _await(requests: RequestStore, verdicts: VerdictStore, request: str, timeout_s: float) -> Verdict:

@@ -118,8 +118,9 @@ def tell(one: TrialState, state: Literal["running", "waits for approval", "pause
     one.difference = _better_by(one)
     one.state = state
     if not one.won:
-        proof = "no harm" if one.mode == "harm" else "better"
-        one.words = f"version {one.version} is to show itself {proof} beside {one.against}: {_evidence(one)}"
+        question = "does it do harm" if one.mode == "harm" else "is it better"
+        seen = _evidence(one) if one.steps else "no step yet that both have live forecasts for"
+        one.words = f"version {one.version} is tried beside {one.against}, {question}? {seen}"
     elif state == "paused":
         one.words = f"{one.won}; promotion is paused: `killick resume`, or `killick promote {one.version}`"
     else:

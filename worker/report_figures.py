@@ -159,6 +159,7 @@ def by_lead(verdict: Verdict) -> Figure | None:
     if not shown or not verdict.leads:
         return None
     with_skill = judged(verdict, "persistence") is not None
+    far = {_label(name) for name in ("persistence", "seasonal")}
     traces = []
     for one in shown:
         if with_skill and one.name == "persistence":
@@ -170,7 +171,12 @@ def by_lead(verdict: Verdict) -> Figure | None:
         traces.append({**trace, "mode": mode, "marker": {"size": 4}})
     title = "skill against persistence" if with_skill else "error (scaled MSE)"
     x = {"title": {"text": f"lead, steps of {length_words(1, verdict.interval_ms)}"}}
-    return _figure(traces, HIGH, x=x, y={"title": {"text": title}, "zeroline": True, "zerolinewidth": 2})
+    y_axis: Figure = {"title": {"text": title}, "zeroline": True, "zerolinewidth": 2}
+    near = [v for trace in traces if trace["name"] not in far for v in trace["y"] if v is not None]
+    if near:  # a reference that is far off would press all others into one line
+        pad = 0.1 * (max(near) - min(near)) + 0.02
+        y_axis["range"] = [min(near) - pad, max(near) + pad]
+    return _figure(traces, HIGH, x=x, y=y_axis)
 
 
 def sensitivity(verdict: Verdict, strategy: str) -> Figure | None:

@@ -54,7 +54,9 @@ def contenders(verdict: Verdict, pictures: Pictures) -> Html:
     return section(
         "Comparison on data that nobody had seen",
         tag("p", f"All over the same {verdict.steps:,} steps, by replay with carried state. {LOSS} "
-            "A difference is the incumbent's loss less the contender's: above zero the contender was better."),
+            "A difference is the incumbent's loss less the contender's: above zero the contender was better. p is "
+            "Diebold and Mariano's; the decision rests on Holm's over the larger of that and a test that keeps its "
+            "level where losses are alike for long."),
         table("Contenders over the evaluation span", headings, rows, strong=strong),
         tag("p", control, class_="soft") if control else "",
         pictures.place("boxes", boxes(verdict), f"{alt}the table of repeats has the numbers.",

@@ -91,7 +91,7 @@ def retrainer(settings: Settings, client: Client, stopping: Callable[[], bool]) 
     return Retrainer(worker, queue, judged, settler, _lessons(settings, client), plans, stopping)
 
 
-def _tried(settings: Settings, client: Client) -> int | None:
+def tried(settings: Settings, client: Client) -> int | None:
     """The version whose live trial is under way."""
     trial = _gate(settings, client).trial
     return trial.version if trial is not None else None
@@ -161,7 +161,7 @@ def _sources(settings: Settings, client: Client) -> Sources:
         archive=wiring.archive(settings),
         histories=wiring.histories(settings),
         newest=newest,
-        tried=lambda: _tried(settings, client),
+        tried=lambda: tried(settings, client),
     )
 
 

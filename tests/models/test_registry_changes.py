@@ -280,7 +280,7 @@ def test_a_call_that_the_server_gets_twice_is_made_once(registry: Registry, clie
 @pytest.mark.parametrize("reason", ["", "  \n"])
 def test_a_change_without_a_reason_is_refused(registry: Registry, reason: str) -> None:
     """The audit would not say why."""
-    with pytest.raises(ConfigError, match="a promote needs a reason: say why: --reason"):
+    with pytest.raises(ConfigError, match="promote needs a reason: say why: --reason"):
         registry.promote(2, expected=1, actor="ann", reason=reason, now_ms=NOON)
     assert registry.aliases().incumbent == 1
 

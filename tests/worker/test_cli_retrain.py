@@ -75,7 +75,8 @@ def test_a_request_waits_and_can_be_taken_back(client: Client) -> None:
     assert said.splitlines()[:2] == [
         f"request {waits.request.id[:8]}  operator: a new winter (ann)", "    waits for a retrainer",
     ]  # fmt: skip
-    assert killick("retrain", *WHY, "--cancel", waits.request.id) == (0, f"request {waits.request.id} is taken back\n")
+    short = waits.request.id[:8]
+    assert killick("retrain", *WHY, "--cancel", short) == (0, f"request {waits.request.id} is taken back\n")
     code, said = killick("retrain", *WHY, "--cancel", waits.request.id)
     assert (code, said.partition(":")[0]) == (1, "killick")
     assert "no request" in said

@@ -126,7 +126,7 @@ WRONG: list[tuple[tuple[str, ...], int, str]] = [
     (("promote", "2", *WHY), 1, "version 2 already answers (rolled back by bob at 2026-03-01T12:00:00Z: worse): there"),
     (("promote", "3", "--expected", "1", *WHY), 1, "version 2 answers, not 1 as expected (rolled back by bob at 2026"),
     (("promote", "2"), 2, "Missing option '--reason'"),
-    (("promote", "3", "--reason", " "), 2, "a promote needs a reason: say why: --reason TEXT; it goes into the audit"),
+    (("promote", "3", "--reason", " "), 2, "promote needs a reason: say why: --reason TEXT; it goes into the audit"),
     (("promote", *WHY), 2, "Missing argument 'VERSION'"),
     (("promote", "new", *WHY), 2, "'new' is not a valid integer"),
     (("promote", "0", *WHY), 2, "0 is not in the range x>=1"),
