@@ -549,3 +549,20 @@ def test_a_terminal_shows_decision_contenders_and_what_is_next(make: Callable[[]
         row = next(row for row in reversed(rows) if one.name in row[:2])
         assert (row[0] == "▸") == (one.name == verdict.chosen)
     assert next_steps(verdict)[0][:40] in text
+
+
+def test_a_reference_that_is_far_off_does_not_press_the_others_into_a_line() -> None:
+    """The axis of skill by lead is that of the versions; the reference leaves the picture where it has to."""
+    verdict = samples.promoted()
+    far = tuple(
+        msgspec.structs.replace(one, by_lead=tuple(100.0 * (x or 0.0) for x in one.by_lead))
+        if one.name == "seasonal" else one
+        for one in verdict.judged
+    )  # fmt: skip
+    near, moved = by_lead(verdict), by_lead(msgspec.structs.replace(verdict, judged=far))
+    assert near is not None
+    assert moved is not None
+    assert moved["layout"]["yaxis"]["range"] == near["layout"]["yaxis"]["range"]
+    low, high = near["layout"]["yaxis"]["range"]
+    incumbent = next(trace for trace in near["data"] if trace["name"] == "incumbent")
+    assert low < min(incumbent["y"]) <= max(incumbent["y"]) < high
