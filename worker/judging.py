@@ -184,6 +184,8 @@ class Judging:
         """Whether the registry follows, by this call or one before, and why it never will; neither: look anew."""
         registry, actor = self._registry, GUARD if decision.act == "rollback" else GATE
         trial, watch = self.state.trial, self.state.guard
+        if self._was_done(actor, version, decision):
+            return True, ""  # and that was not stored; who changed something since then has decided otherwise
         try:
             if decision.act == "promote" and trial is not None:
                 registry.promote(
@@ -197,9 +199,8 @@ class Judging:
             else:
                 registry.nominate(None, expected=version, actor=actor, reason=decision.sentence, now_ms=now_ms)
         except StaleCommand as error:
-            entry = registry.last(EVENTS[decision.act], version=version)
-            if entry is not None and (entry.actor, entry.reason) == (actor, printable(decision.sentence)):
-                return True, ""  # it was done, and that was not stored
+            if self._was_done(actor, version, decision):
+                return True, ""  # between the two looks, by a call that was believed lost
             log.warning("%s was overtaken: %s", actor, error, extra={"action": "overtaken", "version": version})
             return False, ""
         except VersionError as error:
@@ -208,6 +209,14 @@ class Judging:
         level = logging.WARNING if decision.act == "rollback" else logging.INFO
         log.log(level, "%s: %s", actor, decision.sentence, extra={"action": decision.act, "version": version})
         return True, ""
+
+    def _was_done(self, actor: str, version: int, decision: Decision) -> bool:
+        """Whether the audit says that this very decision was carried out."""
+        wanted = (EVENTS[decision.act], actor, printable(decision.sentence))
+        return any(
+            (entry.event, entry.actor, entry.reason) == wanted and version in (entry.version, entry.before)
+            for entry in self._registry.audit()
+        )
 
     def _end(self, outcome: Outcome, sentence: str, now_ms: int) -> None:
         """A trial is over."""

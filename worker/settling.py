@@ -142,7 +142,7 @@ class Settler:
             except StaleCommand:
                 continue  # another trial has spent of the budget meanwhile
             break
-        return verdict
+        return self._verdicts.get(verdict.id) or verdict  # it was there, if another worker was faster
 
     def _nominate(self, verdict: Verdict, version: int) -> None:
         if self._registry.last("nominate", version=version) is not None:

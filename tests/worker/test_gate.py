@@ -391,6 +391,33 @@ def test_whatever_call_is_lost_one_thing_happens_once(redis_url: str, loses: str
     client.close()
 
 
+@pytest.mark.parametrize("loses", ["the call", "the answer"])
+def test_what_was_carried_out_is_not_carried_out_again(redis_url: str, loses: str) -> None:
+    """A monitor ends a trial and dies before that is stored; a person nominates the version anew: it stays so."""
+    client, after, met = connect(redis_url), 0, 0
+    ModelStore(client, MODEL, "one").release()
+    while True:
+        after += 1
+        client.flushall()
+        world = World(client)
+        world.candidate(deadline_steps=5)
+        counting = Counting(client, after, loses)
+        world.judging = world.opened(cast("Client", counting))
+        try:
+            world.pass_steps([0.0] * 8)
+        except ServiceUnreachable:
+            if world.registry.aliases().candidate is None:
+                world.registry.nominate(2, expected=None, actor="ann", reason="once more", now_ms=NOW_MS)
+                met += 1
+                world.reopen()
+                world.look()
+                assert roles(world) == (1, 2, None)
+        else:
+            break
+    assert met >= 1
+    client.close()
+
+
 def test_two_that_believe_they_lead_judge_once(client: Client) -> None:
     """The one whose state was moved on is told so, and begins from there."""
     world = World(client)

@@ -21,7 +21,7 @@ from worker.settling import Made, Settler
 from worker.verdicts import VerdictStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from models.server import Client
 
@@ -187,6 +187,43 @@ def test_what_a_slow_worker_registered_is_settled(client: Client) -> None:
     found = settler(client, "twice", "w2").settle(msgspec.structs.replace(verdict(), seconds=9.0), MADE, entries)
     assert (found.version, found.seconds) == (2, 1.0)
     assert outcome(client, "twice")["versions"] == [(1, None, None), (2, 1, "a")]
+
+
+class Overtaken:
+    """A client before whose call that writes a verdict somebody else does something."""
+
+    def __init__(self, client: Client, meanwhile: Callable[[], object]) -> None:
+        self._client = client
+        self._meanwhile = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def fcall(self, name: str, *words: Any) -> Any:
+        """The reply."""
+        if name.endswith("_write"):
+            self._meanwhile()
+        return self._client.fcall(name, *words)
+
+
+def test_of_two_workers_that_settle_one_nominates(client: Client) -> None:
+    """Overtaken between registering and writing, the slower one goes on with the verdict that is written."""
+    entries = asked(client, "overtaken")
+
+    def meanwhile() -> None:
+        assert RequestStore(client, "overtaken", "w2").claim(entries, 0) == entries
+        other = msgspec.structs.replace(verdict(), created_ms=10)
+        VerdictStore(client, "overtaken").write(
+            msgspec.structs.replace(other, version=register(Registry(client, "overtaken"), 7, 1)),
+            "w2", entries, before=0.0, spends=0.0,
+        )  # fmt: skip
+
+    slow = settler(cast("Client", Overtaken(client, meanwhile)), "overtaken", "w1")
+    with pytest.raises(FencedError):
+        slow.settle(verdict(), MADE, entries)
+    registry = Registry(client, "overtaken")
+    assert registry.aliases().candidate == 3
+    assert [entry.version for entry in registry.audit() if entry.event == "nominate"] == [3]
 
 
 def test_a_candidate_that_is_tried_gives_way_to_a_better_one(client: Client) -> None:
