@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.audit import printable
-from models.errors import ConfigError, DataError, StaleCommand
+from models.errors import ConfigError, DataError, ServiceUnreachable, StaleCommand
 from worker.actor import this_actor
 from worker.changes import by
 from worker.cli_versions import of_change, opened
@@ -106,23 +106,36 @@ def _await(requests: RequestStore, verdicts: VerdictStore, request: str, timeout
     """
     deadline, said = time.monotonic() + timeout_s, ""
     while time.monotonic() < deadline:
-        found = next((one for one in verdicts.recent(20) if request in one.requests), None)
+        try:
+            found, note = _look(requests, verdicts, request)
+        except ServiceUnreachable as error:
+            found, note = None, f"waits: {error}"
         if found is not None:
             return found
-        now = requests.progress()
-        ours = now is not None and request in now.requests
-        note = f"{now.done} of {now.total} trainings: {now.note}" if now and ours else "waits for a retrainer"
         if note != said:
             click.echo(note, err=True)
             said = note
-        if all(one.request.id != request for one in requests.waiting()) and not any(
-            request in one.requests for one in verdicts.recent(20)
-        ):
-            raise StaleCommand(f"request {request} was taken back", "see `killick verdicts`")
         time.sleep(LOOK_S)
     raise DataError(
         f"no verdict on request {request} after {timeout_s:g} s", "does a `killick retrainer` run? the request waits on"
     )
+
+
+def _look(requests: RequestStore, verdicts: VerdictStore, request: str) -> tuple[Verdict | None, str]:
+    """The verdict on a request; or how far it is.
+
+    Raises:
+        StaleCommand: it was taken back.
+        ServiceUnreachable: Redis did not answer.
+    """
+    waits = any(one.request.id == request for one in requests.waiting())
+    found = next((one for one in verdicts.recent(20) if request in one.requests), None)
+    if found is None and not waits:
+        raise StaleCommand(f"request {request} was taken back", "see `killick verdicts`")
+    now = requests.progress()
+    if now is None or request not in now.requests:
+        return found, "waits for a retrainer"
+    return found, f"{now.done} of {now.total} trainings: {now.note}"
 
 
 @click.command()

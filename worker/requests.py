@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from models.errors import FencedError, VersionError
+from models.errors import FencedError, KillickError, VersionError
 from models.registry import model_tag
 from models.server import Client, call_function, calling
 from worker.store import Request
@@ -44,6 +44,10 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     done: int  # trainings
     total: int
     note: str
+
+
+class TakenBack(KillickError):
+    """Nobody asks any more for what is being done."""
 
 
 class RequestStore:
@@ -88,6 +92,10 @@ class RequestStore:
         judge(reply)
         return [entry.decode() for entry in reply[1:]]
 
+    def tell(self, progress: Progress, alive_ms: int) -> None:
+        """Let people see for so long what keeps requests waiting."""
+        calling(self._client.set, self._tag + "progress", msgspec.json.encode(progress), px=alive_ms)
+
     def leave(self, entries: Sequence[str]) -> None:
         """Let requests wait for any worker again."""
         self._call("leave", ["requests", "progress"], [self._worker, *entries])
@@ -124,10 +132,12 @@ class RequestStore:
 
 
 def judge(reply: Sequence[Any]) -> None:
-    """Refuse what another worker has taken up.
+    """Refuse what another worker has taken up, or nobody asks for any more.
 
     Raises:
-        FencedError: it has.
+        FencedError, TakenBack: it is so.
     """
+    if reply[0] == b"taken back":
+        raise TakenBack("the requests were taken back", "nothing is to be done")
     if reply[0] == b"fenced":
         raise FencedError(f"the requests are worked on by {reply[1].decode()}", "this worker was silent for too long")

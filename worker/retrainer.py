@@ -19,7 +19,7 @@ from models.errors import FencedError, KillickError, ServiceUnreachable
 from worker.executors import Ended, TrainingError, Work, trainings
 from worker.patience import patiently
 from worker.readiness import DRIFT, Known, look_of, waits_for
-from worker.requests import Progress
+from worker.requests import Progress, TakenBack
 from worker.retraining import findings
 from worker.verdict_making import Occasion, failed, verdict_of
 
@@ -111,11 +111,14 @@ class Retrainer:
             return self._settler.resume(claimed) or self._retrain(claimed, now_ms)
         except FencedError as error:
             log.warning("given up: %s", error, extra={"action": "fenced"})
-        except (Stopped, ServiceUnreachable):
+        except (Stopped, ServiceUnreachable) as error:
             with suppress(ServiceUnreachable):  # else others wait until this worker counts as dead
                 self._requests.leave(entries)
+                if self.progress is not None and not isinstance(error, Stopped):
+                    waits = msgspec.structs.replace(self.progress, note=f"waits: {error}")
+                    self._requests.tell(waits, SILENT_MS)
             raise
-        except Ended as error:
+        except (Ended, TakenBack) as error:
             log.warning("given up: %s", error, extra={"action": "ended"})
             self._requests.leave(entries)
         finally:
@@ -152,7 +155,7 @@ class Retrainer:
             if max(one.taken for one in claimed) >= MOST_TAKEN:
                 raise TrainingError(f"{MOST_TAKEN} workers died of this request", "see their logs, and memory")
             verdict, made = self._judged(occasion, entries, now_ms, began)
-        except (FencedError, Ended, ServiceUnreachable):
+        except (FencedError, Ended, TakenBack, ServiceUnreachable):
             raise
         except KillickError as error:
             seconds = time.monotonic() - began
@@ -181,7 +184,7 @@ class Retrainer:
         )
 
     def _pulse(self, occasion: Occasion, entries: Sequence[str], now_ms: int) -> Callable[[int, int, str], None]:
-        """What says that we are alive, and how far; raises `Ended` when it is not wanted any more."""
+        """What says that we are alive, and how far; raises `Ended` or `TakenBack` when it is not wanted any more."""
         said_at = float("-inf")
 
         def pulse(done: int, total: int, note: str) -> None:
@@ -201,7 +204,7 @@ class Retrainer:
                 log.warning("waiting: %s", error, extra={"action": "waiting"})
                 return
             if not wanted:
-                raise Ended("the requests were taken back", "nothing is to be done")
+                raise TakenBack("the requests were taken back", "nothing is to be done")
 
         return pulse
 

@@ -102,11 +102,21 @@ local function other(key, worker, args, first)
   end
 end
 
+-- Why no verdict may be written on entries: another worker has them, or all were taken back. nil if it may.
+local function unwanted(key, worker, args, first)
+  local fenced = other(key, worker, args, first)
+  if fenced or #args < first then return fenced end
+  for i = first, #args do
+    if #redis.call('XRANGE', key, args[i], args[i]) > 0 then return nil end
+  end
+  return {'taken back'}
+end
+
 -- KEYS: requests, draft   ARGV: worker, verdict, entries …
 -- Keeps a verdict whose version is about to be registered.
 local function draft(keys, args)
-  local fenced = other(keys[1], args[1], args, 3)
-  if fenced then return fenced end
+  local refused = unwanted(keys[1], args[1], args, 3)
+  if refused then return refused end
   redis.call('SET', keys[2], args[2])
   return {'ok'}
 end
@@ -117,8 +127,8 @@ end
 -- Writes a verdict, and what its trial spends. A verdict that is there is this call again.
 local function write(keys, args)
   if redis.call('HEXISTS', keys[2], args[2]) == 1 then return {'ok'} end
-  local fenced = other(keys[1], args[1], args, 9)
-  if fenced then return fenced end
+  local refused = unwanted(keys[1], args[1], args, 9)
+  if refused then return refused end
   local spent = tonumber(redis.call('GET', keys[5]) or '0')
   if math.abs(spent - tonumber(args[6])) > 1e-12 then return {'spent', tostring(spent)} end
   redis.call('HSET', keys[2], args[2], args[3])

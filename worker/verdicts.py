@@ -82,7 +82,7 @@ class VerdictStore:
         Where no answer came, call again with the same words.
 
         Raises:
-            FencedError: another worker has taken the requests up.
+            FencedError, TakenBack: another worker has taken the requests up, or all were taken back.
             StaleCommand: something else was spent meanwhile: judge anew.
             ServiceUnreachable: Redis did not answer.
         """

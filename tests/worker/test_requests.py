@@ -11,7 +11,7 @@ import pytest
 from models.errors import FencedError, LedgerError, StaleCommand, VersionError
 from models.server import calling, connect
 from models.verdict import Verdict
-from worker.requests import Progress, RequestStore
+from worker.requests import Progress, RequestStore, TakenBack
 from worker.store import Request
 from worker.verdicts import VerdictStore
 
@@ -106,6 +106,19 @@ def test_a_request_that_is_taken_back_ends_the_work_on_it(client: Client) -> Non
     with pytest.raises(VersionError, match="no request 'b' waits for model 'cancelled'"):
         store.cancel("b")
     assert store.claim([one], LONG_MS) == []
+
+
+def test_on_a_request_that_was_taken_back_no_verdict_is_written(client: Client) -> None:
+    """Also where that came after the last sign of life: no version is registered, no trial begins."""
+    store, verdicts = RequestStore(client, "late", "w1"), VerdictStore(client, "late")
+    store.ask(request("a"))
+    (one,) = store.claim(entries(store), LONG_MS)
+    store.cancel("a")
+    with pytest.raises(TakenBack):
+        verdicts.draft(verdict("a"), "w1", [one])
+    with pytest.raises(TakenBack):
+        verdicts.write(verdict("a"), "w1", [one], before=0.0, spends=0.01)
+    assert (verdicts.recent(9), verdicts.drafted(), verdicts.spent()) == ([], None, 0.0)
 
 
 def test_a_verdict_is_written_once_and_answers_its_requests(client: Client) -> None:

@@ -132,6 +132,9 @@ def test_who_has_to_wait(
     if taken:
         with pytest.raises(ServiceUnreachable):
             found.step(NOW_MS)
+        told = store.progress()
+        assert told is not None
+        assert told.note.startswith("waits: the Dask cluster at tcp://127.0.0.1:1 does not answer")
     else:
         assert found.step(NOW_MS) is None
     assert [(one.worker, one.taken) for one in store.waiting()] == [("", 0)]
