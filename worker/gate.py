@@ -75,7 +75,7 @@ def begin(verdict: Verdict, version: int, trial: Trial) -> TrialState:
         spent = "no level is left for its trial: the budget of false promotions is spent (judgement.budget)"
         found.decision = Decision("end", f"version {version} can't be proved better: {spent}")
     if trial.mode == "none":
-        found.won = f"version {version} is promoted on recorded data alone: {verdict.sentence}"
+        found.won = f"version {version} is judged on recorded data alone: {verdict.sentence}"
     return found
 
 

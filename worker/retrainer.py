@@ -185,10 +185,10 @@ class Retrainer:
 
     def _pulse(self, occasion: Occasion, entries: Sequence[str], now_ms: int) -> Callable[[int, int, str], None]:
         """What says that we are alive, and how far; raises `Ended` or `TakenBack` when it is not wanted any more."""
-        said_at = float("-inf")
+        said_at, silent = float("-inf"), False  # and whether Redis is
 
         def pulse(done: int, total: int, note: str) -> None:
-            nonlocal said_at
+            nonlocal said_at, silent
             if self._stopping():
                 raise Stopped("the retraining was stopped", "another retrainer takes its requests up")
             ids = tuple(request.id for request in occasion.requests)
@@ -201,8 +201,13 @@ class Retrainer:
             try:
                 wanted = self._requests.keep(entries, self.progress, SILENT_MS)
             except ServiceUnreachable as error:
-                log.warning("waiting: %s", error, extra={"action": "waiting"})
+                if not silent:
+                    log.warning("waiting: %s", error, extra={"action": "waiting"})
+                silent = True
                 return
+            if silent:
+                log.info("Redis answers again: the retraining goes on", extra={"action": "going-on"})
+                silent = False
             if not wanted:
                 raise TakenBack("the requests were taken back", "nothing is to be done")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,11 +99,16 @@ class RetrainerService:
         if not folder:
             return
         path = Path(folder) / f"{verdict.id}.html"
+        aside = path.with_suffix(".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(page(verdict, registry.audit()), encoding="utf-8")
+            aside.write_text(page(verdict, registry.audit()), encoding="utf-8")
+            aside.replace(path)
         except (OSError, ServiceUnreachable) as error:
-            log.warning("the report was not written to %s: %s", path, error, extra={"action": "no-report"})
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            cure = f"`killick report {verdict.id} --out FILE.html` writes it again"
+            log.warning("the report was not written to %s: %s: %s", path, error, cure, extra={"action": "no-report"})
         else:
             log.info("report: %s", path, extra={"action": "report"})
 

@@ -162,7 +162,7 @@ def test_an_offline_gate_promotes_at_once(client: Client) -> None:
     world.look()
     assert roles(world) == (2, None, 1)
     assert world.audited("promote") == [
-        ("gate", "version 2 is promoted on recorded data alone: it was better on recorded data")
+        ("gate", "version 2 is judged on recorded data alone: it was better on recorded data")
     ]
 
 
