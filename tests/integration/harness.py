@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 START_S = 30.0
-DONE_S = 30.0
+DONE_S = 120.0
 POLL_S = 0.02
 HEAD_SPREAD = 0.3  # of the random last layer: forecasts differ from persistence by about one scale
 DEFAULTS: dict[str, dict[str, Any]] = {
