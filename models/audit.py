@@ -40,6 +40,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """`promoted by ann@host at 2026-03-01T12:00:00Z: better in winter`."""
         did = _DID.get(self.event, self.event)
+        if self.event == "nominate" and self.after is None:
+            did = "sent away"
         return f"{did} by {self.actor} at {rfc3339(self.time_ms)}: {self.reason}"
 
 

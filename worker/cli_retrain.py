@@ -152,7 +152,7 @@ def approve(session: Session, version: int, reason: str, actor: str | None) -> N
         needed = settings.judgement.approval == "required"
     click.echo(f"version {version} is approved")
     if not needed:
-        click.echo('judgement.approval is "automatic": it would have been promoted without that, too')
+        click.echo('judgement.approval is "automatic": its trial alone decides, and needs no sign-off')
 
 
 @click.command()

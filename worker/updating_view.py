@@ -88,7 +88,10 @@ def _under_way(view: Updating) -> Iterator[str]:
         who = f"trial of version {trial.version} beside {trial.against}"
         yield f"{who}  {signed}{trial.state}: {evidence}  {trial.words}".rstrip()
     elif view.aliases.candidate is not None:
-        yield f"version {view.aliases.candidate} is the candidate; nothing but a person decides on it"
+        decides = "nothing but a person decides on it"
+        if view.gate.watched != view.aliases.candidate:
+            decides = "its trial begins when a `killick monitor` sees it"
+        yield f"version {view.aliases.candidate} is the candidate; {decides}"
     if guard is not None:
         evidence = f"evidence {guard.e_value:.3g} of {guard.needed:.3g} over {guard.steps:,} steps"
         what = f"that version {guard.previous} was better"

@@ -193,7 +193,7 @@ def test_without_a_candidate_none_can_be_taken_away(registry: Registry) -> None:
     """Two operators send it away: the slower one is told who did."""
     registry.nominate(2, expected=None, **BY_ANN)
     registry.nominate(None, expected=2, **BY_BOB)
-    with pytest.raises(StaleCommand, match=r"there is no candidate \(nominated by bob@desk"):
+    with pytest.raises(StaleCommand, match=r"there is no candidate \(sent away by bob@desk"):
         registry.nominate(None, expected=2, **BY_ANN)
 
 

@@ -136,7 +136,7 @@ def test_a_candidate_is_signed_off_and_sent_away(registry: Registry, monkeypatch
     registry.nominate(2, expected=None, actor="retrainer", reason="better", now_ms=5)
     assert killick("approve", "2", *WHY) == (
         0,
-        'version 2 is approved\njudgement.approval is "automatic": it would have been promoted without that, too\n',
+        'version 2 is approved\njudgement.approval is "automatic": its trial alone decides, and needs no sign-off\n',
     )
     assert registry.aliases().approved == 2
     assert killick("reject", "2", *WHY) == (0, "version 2 is no candidate any more\n")
@@ -154,7 +154,7 @@ def test_the_list_is_the_same_as_json(client: Client, registry: Registry) -> Non
     registry.nominate(3, expected=None, actor="ann", reason="try", now_ms=6)
     lines = killick("verdicts")[1].splitlines()
     assert lines == [
-        "version 3 is the candidate; nothing but a person decides on it",
+        "version 3 is the candidate; its trial begins when a `killick monitor` sees it",
         "live trials have spent 0.01 of their budget of 0.2 (judgement.budget)",
         "1970-01-01T00:00:00Z  a           promote                   schedule: better by far",
     ]
