@@ -179,4 +179,19 @@ of one function call, the first start keeps their beginning in the file without 
 second one takes it for a part of what was written after it. Valkey 9.1.2 removes it, as
 [valkey#4342](https://github.com/valkey-io/valkey/pull/4342) does for the rest. So, on a server that does not:
 `aof-load-truncated no`, and the repair by hand; `killick doctor` says where.
+
+## Updating
+
+The rows above swap versions by hand. What gates, guards and retrainers do when things break is tested elsewhere, by
+every `make test`:
+
+- `tests/integration/test_updating.py`, on real servers and processes, while the stream goes on and every forecast is
+  compared as above: a drift is answered and a broken version undone without anybody's help; retrainers are told to stop
+  and killed in training and after the verdict; Redis and the monitor are killed at the verdict, in the trial and at the
+  promotion; a candidate's weights are corrupted; two operators, or an operator and the guard, act at once.
+- The simulator (`tests/faults`): in about a third of its seeds gates and retrainers work beside consumers and
+  operators, and are killed, stalled, doubled and delayed at every call to Redis, which loses its tail meanwhile. After
+  each of their steps the audit, carried out entry by entry, must give what the registry says: one incumbent, nobody
+  promoted who is not the candidate, was made from another version or while promotion is paused, no decision carried out
+  twice, one verdict on a request, one nomination by a verdict. `python -m benchmarks.simulator` runs more seeds.
 """

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
 LOOP, OPENING, SPIN_UP, SWAP, CLOSING = "loop", "opening", "spin-up", "swap", "closing"
-BY_MODULE = {"following": SWAP}
+JUDGING, RETRAINING = "judging", "retraining"
+BY_MODULE = {"following": SWAP, "judging": JUDGING, "retrainer": RETRAINING}
 BY_FUNCTION = {
+    ("updaters", "step"): JUDGING,
     ("holding", "open"): OPENING,
     ("recovery", "advance"): SPIN_UP,
     ("loop", "_follow_registry"): SWAP,
@@ -63,7 +65,7 @@ _phases: dict[CodeType, str] = {}
 
 def _phase_of(code: CodeType) -> str:
     path = PurePath(code.co_filename)
-    if path.parent.name != "consumers":
+    if path.parent.name not in ("consumers", "worker", "faults"):
         return ""
     return BY_FUNCTION.get((path.stem, code.co_name)) or BY_MODULE.get(path.stem, "")
 

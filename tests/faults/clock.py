@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 ASKING_S = 0.005
+SEEING = ("consumers.", "worker.patience", "worker.retrainer", "worker.executors")
 
 
 class Clock:
@@ -46,8 +47,8 @@ CLOCK = Clock()
 
 @contextmanager
 def simulated_time() -> Iterator[None]:
-    """While this holds, the modules of the middle floor see the simulated time."""
-    seen = [m for n, m in sys.modules.items() if n.startswith("consumers.") and vars(m).get("time") is time]
+    """While this holds, the modules of the middle floor and those that update a model see the simulated time."""
+    seen = [m for n, m in sys.modules.items() if n.startswith(SEEING) and vars(m).get("time") is time]
     for module in seen:
         vars(module)["time"] = CLOCK
     try:

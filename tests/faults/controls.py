@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from consumers import ledger, recovery
-from models import forecaster, network
+from models import forecaster, network, registry
 from tests.faults.text import Text
 from tests.faults.world import Control
+from worker import judging, requests, verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -121,6 +122,26 @@ def tiles_of_one() -> Iterator[Control]:
         yield Control(real=True)
 
 
+@contextmanager
+def no_look_at_who_answers() -> Iterator[Control]:
+    """A trial goes on, and ends in a promotion, whoever answers by now."""
+    code = Text(without(registry.CODE.read_text(), "if state.incumbent ~= expected", "if old then return old end"))
+    with patch.object(registry, "CODE", code), patch.object(judging.Judging, "_stale", lambda *_: None):
+        yield Control()
+
+
+@contextmanager
+def verdicts_written_twice() -> Iterator[Control]:
+    """Who was slow rather than dead writes a verdict, too."""
+    lines = "local fenced", "if fenced then return fenced end", "if redis.call('HEXISTS', keys[2], args[2]) == 1"
+    code = Text(without(requests.CODE.read_text(), *lines))
+    with ExitStack() as stack:
+        for module in (requests, verdicts):
+            stack.enter_context(patch.object(module, "CODE", code))
+        stack.enter_context(patch.object(verdicts.VerdictStore, "get", lambda *_: None))
+        yield Control()
+
+
 CONTROLS: dict[str, Callable[[], Any]] = {
     "no fence": no_fence,
     "a counter for a fence": counter_for_a_fence,
@@ -130,4 +151,6 @@ CONTROLS: dict[str, Callable[[], Any]] = {
     "a roster that is not committed": roster_not_committed,
     "spin-up from now": spun_up_from_now,
     "no name of the call before": no_call_before,
+    "a trial that does not look at who answers": no_look_at_who_answers,
+    "a verdict that is written twice": verdicts_written_twice,
 }

@@ -5,7 +5,7 @@ A call that is not listed here and is made all the same is a finding of `benchma
 
 from __future__ import annotations
 
-from tests.faults.boundaries import CLOSING, LOOP, OPENING, SPIN_UP, SWAP, Point
+from tests.faults.boundaries import CLOSING, JUDGING, LOOP, OPENING, RETRAINING, SPIN_UP, SWAP, Point
 
 # Calls whose answer may be lost, or never come: crashed at before and after.
 CALLS = {
@@ -20,6 +20,16 @@ CALLS = {
     SPIN_UP: "hgetall.head hmget.series llen.names xrange.blocks",
     SWAP: "commit.roster disk hgetall.head hgetall.registry.state load note trim xlen.blocks xrange.blocks",
     CLOSING: "commit mark sink.forecast sink.letter snapshot",
+    JUDGING: (
+        "hget.registry.verdict_versions hget.registry.verdicts hgetall.registry.state hmget.registry.gate "
+        "monitor.change monitor.lease registry.nominate registry.promote registry.rollback xrevrange.registry.audit"
+    ),
+    RETRAINING: (
+        "get.registry.alpha_spent get.registry.verdict_draft hget.registry.verdicts hgetall.registry.infos "
+        "hgetall.registry.state hmget.registry.verdicts registry.nominate registry.register updating.answered "
+        "updating.claim updating.draft updating.keep updating.waiting updating.write xrevrange.registry.audit "
+        "zrevrange.registry.verdict_order"
+    ),
 }
 # Calls that answer at once, or only tell something: crashed at once.
 WORDS = {
@@ -44,6 +54,8 @@ SELDOM = {
     SWAP: "commit commit.empty function_load observer.rewound",
     SPIN_UP: "hmget.carried",
     OPENING: "commit.empty hdel.registry.state observer.redis_up observer.roster",
+    JUDGING: "function_load hgetall.registry.infos",
+    RETRAINING: "function_load updating.ask updating.leave",
 }
 POINTS = (
     *(
@@ -58,10 +70,11 @@ KNOWN = {(point.phase, point.label) for point in POINTS} | {
     (p, c) for p, calls in SELDOM.items() for c in calls.split()
 }
 FAULTS = (
-    "Kafka away", "arrived twice", "arrived, not acknowledged", "clear", "crash between two steps", "doubled call",
-    "expelled, at work", "frozen", "late call", "late call arrived", "left in order", "load unanswered",
-    "lost answer", "meanwhile: acknowledge", "meanwhile: arrive", "meanwhile: cut", "meanwhile: step",
-    "meanwhile: sync", "nominate", "producer full", "promote", "rebalance", "restart not noticed",
-    "restart noticed", "restart, nothing lost", "rewound", "rollback", "rollback to", "tail cut", "thawed",
-    "unreachable", "version refused",
+    "Kafka away", "an updater killed", "approve", "arrived twice", "arrived, not acknowledged", "clear",
+    "crash between two steps", "doubled call", "expelled, at work", "frozen", "gate: nominate", "gate: promote",
+    "guard: rollback", "late call", "late call arrived", "left in order", "load unanswered", "lease ran out",
+    "lost answer", "meanwhile: acknowledge", "meanwhile: arrive", "meanwhile: cut", "meanwhile: operate",
+    "meanwhile: step", "meanwhile: sync", "nominate", "pause", "producer full", "promote", "rebalance",
+    "restart not noticed", "restart noticed", "restart, nothing lost", "resume", "retrainer: nominate",
+    "rewound", "rollback", "rollback to", "tail cut", "thawed", "unreachable", "version refused",
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tests.faults.simulation import Simulation
 from tests.faults.store import RUN
 from tests.faults.text import Text
 from tests.faults.world import Control, Failed
+from worker import patience
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,19 +51,26 @@ class Verdict:
     trace: list[str] | None = None
 
 
+class Quiet:
+    """Stands in for `sys` where somebody says that he waits."""
+
+    stderr = io.StringIO()
+
+
 @contextmanager
 def simulated() -> Iterator[None]:
     """Inside, time is simulated, and the numbers that only set sizes are small."""
-    silent = logging.getLogger("consumers")
+    silent = [logging.getLogger(name) for name in ("consumers", "worker")]
     with ExitStack() as stack:
         stack.enter_context(simulated_time())
         code = Text(ledger.CODE.read_text()).replaced(SERVER_SAYS, f"redis.call('GET', '{RUN}')")
         stack.enter_context(patch.object(ledger, "CODE", code))
         for module, name, value in SMALL:
             stack.enter_context(patch.object(module, name, value))
-        level = silent.level
-        silent.setLevel(logging.CRITICAL + 1)
-        stack.callback(silent.setLevel, level)
+        for logger in silent:
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL + 1)
+        stack.enter_context(patch.object(patience, "sys", Quiet))
         yield
 
 

@@ -14,6 +14,7 @@ from consumers.loop import Consumer
 from consumers.opening import Opener
 from consumers.roster import incumbent_of
 from consumers.versions import Versions
+from models import registry as registries
 from models.errors import KillickError, VersionError
 from models.registry import Registry
 from models.server import load_functions
@@ -22,9 +23,13 @@ from tests.faults.clock import CLOCK
 from tests.faults.records import new_log
 from tests.faults.store import RUN, Server, Store, Waiting
 from tests.faults.topics import Group, Sent, Sink, Source
+from tests.faults.updaters import History
+from tests.faults.updates import Updates
 from tests.faults.versions import NUMBERS, Loader, architecture, version_of, weights_bytes
 from tests.faults.world import PLOTS, Control, Failed, Node, Temper, Watcher
 from tests.streams import FORM
+from worker import requests
+from worker import store as stores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
 MODEL = "sim"
 MAX_AHEAD_MS = 86_400_000
 SETTLE_STEPS = 1_500
-MEANWHILE = ("step", "step", "step", "step", "acknowledge", "arrive", "sync", "cut")
+MEANWHILE = ("step", "step", "step", "step", "acknowledge", "arrive", "sync", "cut", "operate")
 DEEPEST = 2  # consumers in the midst of a call
 
 
@@ -54,6 +59,7 @@ class Simulation:
     busy: list[Node] = field(default_factory=list)  # in the middle of a step, others within others
     arrived: list[Sent] = field(default_factory=list)
     began: int = 0
+    model: str = MODEL
 
     def __post_init__(self) -> None:
         """Make the world: logs, versions, a first consumer."""
@@ -64,7 +70,8 @@ class Simulation:
         if unknown or rng.random() < 0.2:
             self.client.function_flush()
         else:  # whatever seed came before, the first call finds the same
-            load_functions(self.client, ledgers.CODE)
+            for code in (ledgers.CODE, registries.CODE, requests.CODE, stores.CODE):
+                load_functions(self.client, code)
         CLOCK.now = 1_000.0
         self.temper = Temper.of(rng, self.target)
         self.boundaries = Boundaries(
@@ -78,8 +85,10 @@ class Simulation:
         count = rng.choice((1, 1, 2, 3))
         total = rng.choice((60, 120, 180))
         self.group = Group([new_log(rng, p, total // count) for p in range(count)], rng)
-        self.server = Server(self.client)
+        history = History(self.seed)
+        self.server = Server(self.client, history)
         self.registry = Registry(self.client, MODEL)
+        self.updates = Updates(self, history)
         for number in NUMBERS:
             self.registry.register(
                 architecture(number), weights_bytes(number), training={}, parent=None,
@@ -100,6 +109,7 @@ class Simulation:
         self.actions: dict[str, Callable[[], None]] = {
             name.removeprefix("_do_"): getattr(self, name) for name in dir(self) if name.startswith("_do_")
         }
+        self.actions |= self.updates.actions
         self._do_produce()
         self._do_start()
 
@@ -140,7 +150,8 @@ class Simulation:
                 node.sink.acknowledge(0)
             if not self.nodes:
                 self._do_start()
-            if self._at_rest():
+            if self._at_rest() and self.updates.settled() and self._at_rest():
+                self.updates.judge()
                 return
         raise Failed(f"did not come to rest: {self.describe()}")
 
@@ -219,11 +230,11 @@ class Simulation:
         """The processes that may do something now."""
         return [node for node in self.nodes if not node.frozen and node not in self.busy]
 
-    def _meanwhile(self) -> None:
+    def meanwhile(self) -> None:
         """While one consumer waits for an answer, another one works, or the server falls."""
         if self.rng.random() < self.temper.interleaving and len(self.busy) <= DEEPEST:
             name = self.rng.choice(MEANWHILE)
-            if name == "cut" and not self.temper.weights["cut"]:
+            if name in ("cut", "operate") and not self.temper.weights[name]:
                 return
             self.boundaries.fault(f"meanwhile: {name}")
             restarts = self.server.restarts
@@ -283,31 +294,6 @@ class Simulation:
             return  # an empty ledger under a group's offset is for people to judge
         self.boundaries.fault("tail cut" if self.server.cut() else "restart, nothing lost")
 
-    def _do_operate(self) -> None:
-        """Somebody changes who answers, or who is judged; now and then in vain."""
-        rng, aliases = self.rng, self.registry.aliases()
-        by: dict[str, Any] = {"actor": "sim", "reason": "by chance", "now_ms": int(CLOCK.now * 1000)}
-        command = rng.choice(("promote", "promote", "rollback", "rollback to", "nominate", "nominate", "clear"))
-        begun = all(self.client.exists(f"disk:{{{MODEL}/{p}}}:roster") for p in range(len(self.group.logs)))
-        useful = [n for n in NUMBERS if begun or n not in self.broken]  # a first version must be of use
-        incumbent, number = aliases.incumbent or 1, rng.choice(useful)
-        try:
-            if command == "promote":
-                self.registry.promote(aliases.candidate or number, expected=incumbent, **by)
-            elif command == "rollback":
-                self.registry.rollback(expected=incumbent, **by)
-            elif command == "rollback to":
-                self.registry.rollback(number, expected=incumbent, **by)
-            else:
-                wanted = number if command == "nominate" else None
-                self.registry.nominate(wanted, expected=aliases.candidate, **by)
-        except VersionError:
-            return
-        self.server.writes += 1
-        self.boundaries.fault(command)
-        if rng.random() < 0.6:  # the command waits for the disk
-            self.server.sync()
-
     def _do_arrive(self) -> None:
         if self.server.late:
             self._arrive()
@@ -331,7 +317,7 @@ class Simulation:
         sink = Sink(rng, self.boundaries, self.arrived)
         store = Store(self.server, rng, self.boundaries, self.temper.rates)
         store.tells_restarts = rng.random() < self.temper.tells_restarts
-        store.meanwhile = self._meanwhile
+        store.meanwhile = self.meanwhile
         client, watcher = cast("Any", store), cast("Any", Watcher(self.boundaries))
         versions = Versions(self.load_checked, cast("Any", Loader(rng, self.boundaries)))
         registry = Registry(client, MODEL)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from models.blocks import Block
     from tests.faults.boundaries import Boundaries
+    from tests.faults.updaters import History
 
 LIVE, DISK = "killick:", "disk:"
 COPY = """
@@ -27,7 +28,8 @@ for _, key in ipairs(redis.call('KEYS', ARGV[1] .. '*')) do
   redis.call('COPY', key, ARGV[2] .. string.sub(key, #ARGV[1] + 1))
 end
 """
-WRITES = {"fcall", "hset"}
+WRITES = {"fcall", "hset", "set"}
+UPDATING = ("killick_registry_", "killick_monitor_", "killick_updating_")
 ROSTER, BLOCK = b"[", bytes((FORMAT,))  # what these begin with among the arguments of a commit
 RUN = "simulator:run"  # the key that holds what the server says of itself: another run id after each restart
 
@@ -37,6 +39,7 @@ class Server:
     """The one real Redis of a run, its disk, calls that are still on their way, and blocks that were let go."""
 
     client: redis.Redis
+    history: History
     writes: int = 0
     synced: int = 0  # writes that are on disk
     restarts: int = 0
@@ -49,6 +52,7 @@ class Server:
         self.client.eval(COPY, 0, LIVE, DISK)
         self.synced = self.writes
         self._trimmed_on_disk = {p: dict(blocks) for p, blocks in self.trimmed.items()}
+        self.history.sync()
 
     def cut(self) -> bool:
         """Redis comes back with what was on disk; whether anything is gone."""
@@ -58,6 +62,7 @@ class Server:
         self.restarts += 1
         self.client.set(RUN, f"run_id:{self.restarts:x}")
         self.trimmed = {p: dict(blocks) for p, blocks in self._trimmed_on_disk.items()}
+        self.history.cut()
         return lost
 
     def arrive(self) -> None:
@@ -93,6 +98,8 @@ def label_of(name: str, words: tuple[Any, ...]) -> str:
     if name == "fcall":
         function = str(words[0]).rpartition("_")[2]
         arguments = words[2 + int(words[1]) :]
+        if str(words[0]).startswith(UPDATING):
+            return str(words[0]).removeprefix("killick_").replace("_v2_", ".").replace("_v3_", ".").replace("_v1_", ".")
         if function == "commit":
             kinds = {argument[:1] for argument in arguments if isinstance(argument, bytes)}
             return "commit.roster" if ROSTER in kinds else "commit" if BLOCK in kinds else "commit.empty"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.faults.boundaries import CLOSING, SPIN_UP, SWAP
+from tests.faults.boundaries import CLOSING, JUDGING, RETRAINING, SPIN_UP, SWAP
 from tests.faults.store import Rates
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.faults.boundaries import Boundaries, Point
     from tests.faults.store import Store
     from tests.faults.topics import Sink, Source
+    from worker.judging import Judging
 
 # Chains of events that chance alone would seldom bring about.
 PLOTS: dict[str, Sequence[str]] = {
@@ -24,6 +25,7 @@ PLOTS: dict[str, Sequence[str]] = {
     "zombie-tail": ("sync", "step", "freeze", "steps", "cut", "steps", "steps", "thaw"),
     "twice": ("sync", "steps", "crash", "steps", "freeze", "cut", "steps", "steps", "thaw", "steps"),
 }
+UPDATED = 0.3  # of the worlds
 
 
 class Failed(AssertionError):
@@ -68,6 +70,17 @@ class Node:
 
 
 @dataclass
+class Updater:
+    """A process that updates the model: a gate or a retrainer."""
+
+    name: str
+    step: Callable[[], object]
+    judging: Judging | None = None
+    frozen: bool = False
+    busy: bool = False  # in the middle of a step
+
+
+@dataclass
 class Temper:
     """What a seed's world is like: weights of what happens, and rates of what fails."""
 
@@ -95,7 +108,11 @@ class Temper:
             "deafen": rng.choice((0, 1, 3)),
             "arrive": 4,
             "operate": rng.choice((0, 1, 3, 8)),
+            **dict.fromkeys(("pass", "ask", "expire", "hire", "update", "stall"), 0),
         }
+        if rng.random() < UPDATED or (target is not None and target.phase in (JUDGING, RETRAINING)):
+            weights |= {"pass": 25, "ask": 6, "expire": rng.choice((0, 1, 3)), "hire": 8, "update": 60}
+            weights |= {"stall": rng.choice((0, 2)), "operate": rng.choice((0, 1, 3)), "cut": rng.choice((0, 0, 1))}
         if target is not None and target.phase == CLOSING:
             weights |= {"leave": 12, "start": 12}
             rates[0] = 0.08
