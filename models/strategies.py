@@ -59,7 +59,10 @@ class Budget:
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried: each strategy with each length of recent data, updates with each rate too."""
+    """What is tried: each strategy with each length of recent data, updates with each rate too.
+
+    Fresh weights are trained on `least_fresh` steps at least: of less they learn the week, not the world.
+    """
 
     strategies: tuple[str, ...]
     rates: tuple[float, ...]
@@ -67,6 +70,7 @@ class Grid:
     update: Budget
     fresh: Budget
     seed: int = 1
+    least_fresh: int = 0
 
 
 def cuts(begin: int, new_begin: int, end: int, *, horizon: int, validation: float, evaluation: float) -> Cuts:
@@ -119,6 +123,9 @@ def plan(grid: Grid, spans: Cuts, horizon: int) -> list[Attempt]:
     """The attempts of a grid, updates first: they are soon done.
 
     Where there is no old data, a strategy "on all" is left out if its twin "on new" is there: it would be the same.
+
+    Raises:
+        DataError: fresh weights alone are to be trained, and there is too little data for them.
     """
     recents = recent_lengths(grid.recents, spans, horizon)
     attempts = []
@@ -129,9 +136,22 @@ def plan(grid: Grid, spans: Cuts, horizon: int) -> list[Attempt]:
             Attempt(strategy, rate, recent, budget.epochs, budget.patience, grid.seed)
             for recent in recents
             for rate in rates
-            if not _twin(strategy, recent, grid, spans, horizon)
+            if not _twin(strategy, recent, grid, spans, horizon) and _enough(strategy, recent, grid, spans)
         ]
+    if not attempts:
+        steps = spans.train_end - spans.begin
+        raise DataError(
+            f"fresh weights need {grid.least_fresh:,} steps to be trained on, and there are {steps:,}",
+            "wait for more data, or let retraining.strategies update the incumbent, too",
+        )
     return attempts
+
+
+def _enough(strategy: str, recent: int | None, grid: Grid, spans: Cuts) -> bool:
+    """Whether fresh weights have enough to learn from; updates begin with what the incumbent knows."""
+    new = spans.train_end - spans.new_begin if recent is None else recent
+    steps = spans.train_end - spans.begin if strategy.endswith("-all") else new
+    return strategy in UPDATES or steps >= grid.least_fresh
 
 
 def _twin(strategy: str, recent: int | None, grid: Grid, spans: Cuts, horizon: int) -> bool:

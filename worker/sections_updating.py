@@ -68,7 +68,7 @@ class RetrainingSettings(Section):
         default=Duration(DAY_MS), description="between a retraining and the next one that no person asked for, at least"
     )
     new_data: PositiveLength = Field(
-        default=Duration(14 * DAY_MS),
+        default=Duration(30 * DAY_MS),
         description="data since the last training, or since the drift, that a retraining waits for",
     )
     history: PositiveLength = Field(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from worker.settings import Settings
     from worker.updating_view import Updating
 
+LEAST_FRESH_PERIODS = 28  # of data that fresh weights are trained on
+
 
 def requests(settings: Settings, client: Client, worker: str = "") -> RequestStore:
     """The model's requests."""
@@ -72,6 +74,7 @@ def grid(settings: Settings) -> Grid:
         update=Budget(retraining.epochs, retraining.patience),
         fresh=Budget(training.epochs, training.patience, training.rate),
         seed=training.seed,
+        least_fresh=LEAST_FRESH_PERIODS * settings.period_steps,
     )
 
 

@@ -137,3 +137,15 @@ def test_the_control_is_the_update_on_old_data_with_as_many_steps() -> None:
     short: Cuts = msgspec.structs.replace(SPANS, begin=SPANS.new_begin - 30)
     found = control(update, 33, short, 24)
     assert found == "no control: there are 30 steps of old data, at least 48 (2 horizons) are needed"
+
+
+def test_fresh_weights_are_not_trained_on_a_week() -> None:
+    """New data alone has to be long enough for them; old data counts where it is trained on, too."""
+    new, everything = SPANS.train_end - SPANS.new_begin, SPANS.train_end - SPANS.begin
+    few = plan(replace(GRID, least_fresh=new + 1), SPANS, 24)
+    assert {one.strategy for one in few} == {"update-on-new", "update-on-all", "new-on-all"}
+    assert "new-on-new" in {one.strategy for one in plan(replace(GRID, least_fresh=new), SPANS, 24)}
+    none = plan(replace(GRID, least_fresh=everything + 1), SPANS, 24)
+    assert {one.strategy for one in none} == {"update-on-new", "update-on-all"}
+    with pytest.raises(DataError, match=r"fresh weights need .* steps to be trained on, and there are"):
+        plan(replace(GRID, least_fresh=everything + 1, strategies=("new-on-new",)), SPANS, 24)

@@ -109,7 +109,7 @@ def test_environment_wins_over_file_wins_over_default(tmp_path: Path, monkeypatc
             '[retraining]\nexecutor = "dask"\n',
             "retraining.executor = 'dask': should be \"processes\", or tcp://host:port",
         ),
-        ('[retraining]\nhistory = "1d"\n', "retraining.history = 1d is below retraining.new_data = 14d"),
+        ('[retraining]\nhistory = "1d"\n', "retraining.history = 1d is below retraining.new_data = 30d"),
         ("[retraining]\nrates = []\n", "retraining.rates = []: the list should have at least 1 item"),
         ('[retraining]\nrecents = ["7d", "everything"]\n', "retraining.recents"),
         ("[training]\nvalidation = 0.4\nevaluation = 0.4\n", "is above 0.6 of the span"),
