@@ -224,6 +224,11 @@ class Registry:
         infos = [_info(number.decode(), data) for number, data in found.items()]
         return sorted(infos, key=lambda info: info.version)
 
+    def info(self, version: int) -> VersionInfo | None:
+        """What is known of one version; None: there is no such version."""
+        found = calling(self._client.hget, self._key("infos"), str(version))
+        return None if found is None else _info(str(version), found)
+
     def load(self, version: int) -> tuple[Architecture, bytes, Weights]:
         """A version's architecture, its weights as registered and as arrays.
 

@@ -7,8 +7,6 @@ plain functions, which FastAPI runs in threads: none keeps another waiting.
 from __future__ import annotations
 
 import logging
-import time
-import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -34,9 +32,9 @@ from worker.api_documents import (
 )
 from worker.api_problems import Refused, about, problem
 from worker.changes import by
+from worker.requests import asked_by
 from worker.skill_report import read_report
 from worker.status_report import LogEnds, read_status
-from worker.store import Request as Wanted
 from worker.updating_view import updating_json
 from worker.version_report import aliases_as_json, entry_as_json, versions_as_json
 
@@ -300,14 +298,7 @@ def resume(served: Served, asked: Change) -> Response:
 @changes.post("/retrain", summary="Ask for a retraining", status_code=202, responses=ASKED)
 def retrain(served: Served, asked: Retraining) -> Response:
     """Puts a request into the queue; a retrainer answers it with a verdict, which names it."""
-    wanted = Wanted(
-        id=uuid.uuid4().hex,
-        trigger="http",
-        goal=asked.goal,
-        why=f"{asked.reason.strip()} ({asked.actor.strip()})",
-        evidence={},
-        created_ms=int(time.time() * 1_000),
-    )
+    wanted = asked_by("http", asked.goal, asked.reason, asked.actor)
     with served.about("retraining", write=True):
         wiring_updating.requests(served.settings, served.client).ask(wanted)
     noted("retrain", asked)
@@ -347,6 +338,8 @@ def check_known(served: Here, version: int) -> None:
         Refused: there is none.
     """
     with served.about():
+        if served.registry.info(version) is not None:
+            return
         known = [info.version for info in served.registry.versions()]
     if version not in known:
         cure = f"it has {', '.join(map(str, known))}" if known else "fit one: `killick fit FILE`"

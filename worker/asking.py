@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from models.errors import LedgerError
 from models.times import rfc3339, to_ms
 from worker.store import Request
+from worker.stored import read_stored
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,14 +72,7 @@ class Asking:
             LedgerError: another format, or bytes that can't be read.
         """
         self._revision, self._stored = self._store.state("asking")
-        try:
-            self._asked = msgspec.msgpack.decode(self._stored, type=Asked) if self._stored else Asked()
-        except (msgspec.DecodeError, ValueError) as error:
-            raise LedgerError(f"what was asked for can't be read ({error})", "restore Redis from a backup") from error
-        if self._asked.format != FORMAT:
-            raise LedgerError(
-                f"what was asked for has format {self._asked.format}, known is {FORMAT}", "upgrade killick"
-            )
+        self._asked = read_stored(self._stored, Asked, "what was asked for")
 
     def look(self, seen: Seen, now_ms: int) -> None:
         """Ask, if it is time.

@@ -245,18 +245,16 @@ def fit(session: Session, /, file: str, actor: str | None, **options: Any) -> No
 
 def plan_of(settings: Settings) -> FitPlan:
     """What the settings of [model], [network] and [training] ask a fit for."""
-    from dataclasses import fields
-
-    from models.learning import TrainingSettings
     from worker.fit import FitPlan
+    from worker.wiring_updating import training_settings
 
     training = settings.training
     return FitPlan(
         form=settings.series_form(),
         architecture=settings.architecture(gain=(1.0,) * settings.model.horizon),
-        training=TrainingSettings(**{field.name: getattr(training, field.name) for field in fields(TrainingSettings)}),
+        training=training_settings(settings),
         validation=training.validation,
         evaluation=training.evaluation,
         threads=settings.network.threads,
-        recent_steps=max(settings.drift.recent.ms // settings.model.interval.ms, 1),
+        recent_steps=settings.recent_steps,
     )

@@ -105,7 +105,7 @@ def _found(store: VerdictStore, registry: Registry, model: str, asked: str | Non
         raise VersionError(f"{len(alike)} verdicts of model {model!r} begin with {asked!r}", f"choose one: {known}")
     if number is None:
         raise VersionError(f"model {model!r} has no verdict {asked!r}", f"choose among the newest verdicts: {known}")
-    info = next((one for one in registry.versions() if one.version == number), None)
+    info = registry.info(number)
     if info is None:
         raise VersionError(f"model {model!r} has no version {asked}", f"choose among the newest verdicts: {known}")
     raise VersionError(

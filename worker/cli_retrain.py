@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 import click
 
-from models.audit import printable
 from models.errors import ConfigError, DataError, ServiceUnreachable, StaleCommand
 from worker.actor import this_actor
 from worker.changes import by
@@ -55,7 +53,7 @@ def retrain(
     What a person asks for waits neither for a cool-down nor for data; a killick retrainer has to run.
     """
     from worker import wiring_updating
-    from worker.store import Request
+    from worker.requests import asked_by
 
     if not reason.strip():
         raise ConfigError("a retraining needs a reason", "say why: --reason TEXT; it goes into the verdict")
@@ -67,14 +65,7 @@ def retrain(
             requests.cancel(name)
             click.echo(f"request {name} is taken back")
             return 0
-        request = Request(
-            id=uuid.uuid4().hex,
-            trigger="operator",
-            goal=goal,
-            why=printable(f"{reason} ({actor or this_actor()})"),
-            evidence={},
-            created_ms=int(time.time() * 1000),
-        )
+        request = asked_by("operator", goal, reason, actor or this_actor())
         requests.ask(request)
         click.echo(f"asked: request {request.id}")
         tried = wiring_updating.tried(settings, client)
@@ -128,14 +119,15 @@ def _look(requests: RequestStore, verdicts: VerdictStore, request: str) -> tuple
         StaleCommand: it was taken back.
         ServiceUnreachable: Redis did not answer.
     """
-    waits = any(one.request.id == request for one in requests.waiting())
-    found = next((one for one in verdicts.recent(20) if request in one.requests), None)
-    if found is None and not waits:
-        raise StaleCommand(f"request {request} was taken back", "see `killick verdicts`")
+    if all(one.request.id != request for one in requests.waiting()):
+        found = next((one for one in verdicts.recent(20) if request in one.requests), None)
+        if found is None:
+            raise StaleCommand(f"request {request} was taken back", "see `killick verdicts`")
+        return found, ""
     now = requests.progress()
     if now is None or request not in now.requests:
-        return found, "waits for a retrainer"
-    return found, f"{now.done} of {now.total} trainings: {now.note}"
+        return None, "waits for a retrainer"
+    return None, f"{now.done} of {now.total} trainings: {now.note}"
 
 
 @click.command()

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from models.errors import ServiceUnreachable
 from worker import wiring
 from worker.metrics import ConsumerMetrics, Health, Pages
-from worker.serving import run_until_told
+from worker.serving import Away, run_until_told
 
 if TYPE_CHECKING:
     from consumers.loop import Consumer
     from worker.settings import Settings
 
 SILENT_S = 60.0  # without a step for so long, the process is not well
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 5.0
+FIRST_WAIT_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Service:
         self._settings = settings
         self._limits = wiring.limits(settings, accept_gap=accept_gap)
         self._stopping = threading.Event()
-        self._trouble = "starting"
+        self._away = Away(self._stopping, log, FIRST_WAIT_S)
         self.metrics = ConsumerMetrics(settings.model.name)
         self.consumer: Consumer | None = None
         self.pages = Pages(settings.http.host, settings.http.port, self.metrics.registry, self.health)
@@ -56,7 +56,7 @@ class Service:
         """What /healthz and /readyz say."""
         consumer = self.consumer
         if consumer is None:
-            return Health(alive=True, waiting_for=self._trouble, details={})
+            return Health(alive=True, waiting_for=self._away.trouble, details={})
         silent = time.monotonic() - consumer.last_step_at
         opening = consumer.opening
         waiting_for = consumer.trouble or (f"partitions {opening} are being opened" if opening else "")
@@ -71,7 +71,6 @@ class Service:
 
     def _consume(self) -> None:
         """Build what is needed, waiting for what is not there yet, and step until it is time to stop."""
-        wait_s = FIRST_WAIT_S
         while not self._stopping.is_set():
             try:
                 with ExitStack() as stack:
@@ -79,11 +78,8 @@ class Service:
             except ServiceUnreachable as error:
                 if self.consumer is not None:
                     raise
-                if self._trouble != str(error):
-                    log.warning("waiting: %s", error, extra={"action": "waiting"})
-                self._trouble = str(error)
-                self._stopping.wait(wait_s)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                self._away.tell(error)
+                self._away.wait()
 
     def _build(self, stack: ExitStack) -> Consumer:
         """A consumer; `stack` closes what it uses, the last first."""

@@ -7,7 +7,7 @@ from typing import TypeVar
 import msgspec
 
 from models.drift_limits import Drift, Trend  # noqa: TC001 - msgspec reads them
-from models.errors import LedgerError
+from worker.stored import read_stored
 
 FORMAT = 1
 
@@ -47,10 +47,4 @@ def read_told(data: bytes, kind: type[ToldType]) -> ToldType:
     Raises:
         LedgerError: another format.
     """
-    try:
-        found = msgspec.msgpack.decode(data, type=kind) if data else kind()
-    except (msgspec.DecodeError, ValueError) as error:
-        raise LedgerError(f"the detectors' state can't be read ({error})", "restore Redis from a backup") from error
-    if found.format != FORMAT:
-        raise LedgerError(f"the detectors' state has format {found.format}, known is {FORMAT}", "upgrade killick")
-    return found
+    return read_stored(data, kind, "the detectors' state")

@@ -81,12 +81,19 @@ def begin(verdict: Verdict, version: int, trial: Trial) -> TrialState:
 
 def fault(one: TrialState, duels: Duels, limits: Limits) -> Decision | None:
     """The end of a trial whose candidate is broken, by the steps that it was not fed; None: it is not."""
-    steps = between(duels, one.version, one.against).items()
-    found = one.breaker.fault(steps, limits.breaker_ratio, limits.breaker_steps)
+    broken = broken_words(one.breaker, duels, (one.version, one.against), limits)
+    return None if broken is None else Decision("end", broken)
+
+
+def broken_words(breaker: Breaker, duels: Duels, versions: tuple[int, int], limits: Limits) -> str | None:
+    """That the first version is broken and the second is not, by the steps that they were not fed; None: it is not."""
+    first, second = versions
+    steps = between(duels, first, second).items()
+    found = breaker.fault(steps, limits.breaker_ratio, limits.breaker_steps)
     if found is None:
         return None
     at = rfc3339(found.step * limits.interval_ms)
-    return Decision("end", f"version {one.version} is broken, and version {one.against} is not: {found.words}, at {at}")
+    return f"version {first} is broken, and version {second} is not: {found.words}, at {at}"
 
 
 def feed(one: TrialState, step: int, duel: Duel | None, limits: Limits) -> None:

@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from models.errors import LedgerError
+from worker.stored import read_stored
 
 FORMAT = 1
 
@@ -73,10 +73,4 @@ def read_gate(data: bytes, kind: type[ToldType]) -> ToldType:
     Raises:
         LedgerError: another format.
     """
-    try:
-        found = msgspec.msgpack.decode(data, type=kind) if data else kind()
-    except (msgspec.DecodeError, ValueError) as error:
-        raise LedgerError(f"the gate's state can't be read ({error})", "restore Redis from a backup") from error
-    if found.format != FORMAT:
-        raise LedgerError(f"the gate's state has format {found.format}, known is {FORMAT}", "upgrade killick")
-    return found
+    return read_stored(data, kind, "the gate's state")

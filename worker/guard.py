@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from models.duels import Breaker, between
+from models.duels import Breaker
 from models.errors import DataError
 from models.sequential import Wealth, advance, calibrate, e_value, proved
-from models.times import rfc3339
 from models.verdict import Calibration  # noqa: TC001 - msgspec reads it
-from worker.gate import Decision, evidence, mean_of, moved
+from worker.gate import Decision, broken_words, evidence, mean_of, moved
 from worker.gate_told import GuardTold
 
 if TYPE_CHECKING:
@@ -49,13 +48,8 @@ def begin(version: int, previous: int, verdict: Verdict | None, limits: Limits) 
 
 def fault(one: GuardState, duels: Duels, limits: Limits) -> Decision | None:
     """What to do where the version is broken, by the steps that it was not fed; None: it is not."""
-    steps = between(duels, one.version, one.previous).items()
-    found = one.breaker.fault(steps, limits.breaker_ratio, limits.breaker_steps)
-    if found is None:
-        return None
-    at = rfc3339(found.step * limits.interval_ms)
-    words = f"version {one.version} is broken, and version {one.previous} is not: {found.words}, at {at}"
-    return Decision("rollback", words)
+    broken = broken_words(one.breaker, duels, (one.version, one.previous), limits)
+    return None if broken is None else Decision("rollback", broken)
 
 
 def feed(one: GuardState, duel: Duel | None, limits: Limits) -> None:

@@ -16,7 +16,7 @@ from models.drift_inputs import inputs_of
 from models.errors import ArchiveError, DataError, VersionError
 from models.strategies import cuts
 from models.times import rfc3339
-from worker import readiness
+from worker.readiness import DRIFT, Known, new_begin
 from worker.retraining_tasks import Lesson
 
 if TYPE_CHECKING:
@@ -62,11 +62,9 @@ class Gathered:
     """A lesson, with what is told of its data."""
 
     lesson: Lesson
-    incumbent: int
     series: int  # that are looked at
     all_series: int
     observations: int
-    newest_step: int
     data: dict[str, Any]  # as the registry keeps it with a version
     inputs: dict[str, Any]
     notes: tuple[str, ...]
@@ -96,7 +94,11 @@ class Lessons:
         """The version that answers."""
         registry = self._sources.registry
         answers = registry.aliases().incumbent
-        return next((info for info in registry.versions() if info.version == answers), None)
+        return None if answers is None else registry.info(answers)
+
+    def known(self, last: int | None) -> Known:
+        """What says which requests are ready; `last` was the newest step when the last verdict was reached."""
+        return Known(self.incumbent(), self.newest_step(), last, self.tried(), self._form.interval_ms)
 
     def gather(self, requests: Sequence[Request], alive: Callable[[], None] = lambda: None) -> Gathered:
         """The lesson that requests ask for; after several drifts data is new from the first one on.
@@ -130,12 +132,11 @@ class Lessons:
         shares = self._shares
         network, weights, _ = self._sources.registry.load(incumbent.version)
         interval_ms = self._form.interval_ms
-        asking = [one for one in requests if one.trigger == readiness.DRIFT] or requests
-        since_asked = min(readiness.new_begin(request, incumbent, interval_ms) for request in asking)
-        new_begin = max(begin, since_asked)
+        asking = [one for one in requests if one.trigger == DRIFT] or requests
+        new_since = max(begin, min(new_begin(request, incumbent, interval_ms) for request in asking))
         spans = cuts(
             begin,
-            new_begin,
+            new_since,
             newest + 1,
             horizon=network.horizon,
             validation=shares.validation,
@@ -162,13 +163,11 @@ class Lessons:
         }
         return Gathered(
             lesson=lesson,
-            incumbent=incumbent.version,
             series=looked,
             all_series=all_series,
             observations=observations,
-            newest_step=newest,
             data=data,
-            inputs=self._inputs(stretches, new_begin, newest),
+            inputs=self._inputs(stretches, new_since, newest),
             notes=tuple(notes),
         )
 
@@ -217,9 +216,11 @@ class Lessons:
 
     def _history_of(self, version: VersionInfo) -> str | None:
         """The digest of the history that the first ancestor was fitted on."""
-        infos = {info.version: info for info in self._sources.registry.versions()}
-        while "history" not in version.training.get("data", {}) and version.parent in infos:
-            version = infos[version.parent]
+        while "history" not in version.training.get("data", {}) and version.parent is not None:
+            parent = self._sources.registry.info(version.parent)
+            if parent is None:
+                break
+            version = parent
         data = version.training.get("data", {})
         found = data.get("history", data.get("sha256"))
         return None if found is None else str(found)

@@ -15,7 +15,7 @@ from worker import wiring
 from worker.metrics import Health, Pages
 from worker.metrics_monitor import MonitorMetrics
 from worker.monitoring import Shown
-from worker.serving import run_until_told
+from worker.serving import Away, run_until_told
 from worker.verdicts import VerdictStore
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from worker.store import ModelStore
 
 SILENT_S = 60.0  # without a step for so long, the process is not well
-LONGEST_WAIT_S = 5.0
 SHOW_S = 1.0  # between two looks at what there is to show, while it is busy
 
 log = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class MonitorService:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopping = threading.Event()
-        self._trouble = "starting"
+        self._away = Away(self._stopping, log, settings.monitor.poll.ms / 1000)
         self._stepped_at = time.monotonic()
         self._shown_at = -SHOW_S
         self.metrics = MonitorMetrics(settings.model.name)
@@ -70,12 +69,11 @@ class MonitorService:
     def health(self) -> Health:
         """What /healthz and /readyz say."""
         silent = time.monotonic() - self._stepped_at
-        return Health(alive=silent < SILENT_S, waiting_for=self._trouble, details={})
+        return Health(alive=silent < SILENT_S, waiting_for=self._away.trouble, details={})
 
     def _watch(self, monitor: Monitor, store: ModelStore, client: Client) -> None:
         poll_s = self._settings.monitor.poll.ms / 1000
         verdicts = VerdictStore(client, self._settings.model.name)
-        wait_s = poll_s
         while not self._stopping.is_set():
             try:
                 counted = monitor.step(time.monotonic(), int(time.time() * 1000))
@@ -84,15 +82,12 @@ class MonitorService:
                     self.metrics.show(shown(monitor, store, verdicts, client, self._settings.judgement.budget))
                     self._shown_at = time.monotonic()
             except ServiceUnreachable as error:
-                if self._trouble != str(error):
-                    log.warning("waiting: %s", error, extra={"action": "waiting"})
-                self._trouble = str(error)
+                self._away.tell(error)
                 self._stepped_at = time.monotonic()
                 self.metrics.show(Shown())
-                self._stopping.wait(wait_s)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                self._away.wait()
                 continue
-            self._trouble, wait_s = "", poll_s
+            self._away.over()
             if not counted:
                 self._stopping.wait(poll_s)
 

@@ -278,7 +278,7 @@ class Monitor:
         if incumbent == self._seen:
             return
         self._seen = incumbent
-        info = next((one for one in self._registry.versions() if one.version == incumbent), None)
+        info = None if incumbent is None else self._registry.info(incumbent)
         self._trained_ms = trained_until_ms(info.training) if info is not None else None
         trained = None
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from models.times import rfc3339, to_ms
+from models.times import rfc3339
+from worker.asking import trained_until_ms
 
 if TYPE_CHECKING:
     from models.registry import VersionInfo
@@ -32,8 +32,8 @@ def look_of(request: Request) -> int:
 
 def new_begin(request: Request, incumbent: VersionInfo, interval_ms: int) -> int:
     """From which step on data is new to the incumbent; after a drift, from the drift on."""
-    until = incumbent.training.get("data", {}).get("until")
-    begin = 0 if until is None else to_ms(datetime.fromisoformat(until)) // interval_ms + 1
+    until_ms = trained_until_ms(incumbent.training)
+    begin = 0 if until_ms is None else until_ms // interval_ms + 1
     drifts = request.evidence.get("drifts", ()) if request.evidence.get("version") == incumbent.version else ()
     steps = [drift["at_step"] for drift in drifts if drift.get("at_step", -1) >= 0]
     return int(max([begin, *steps[:1]]))

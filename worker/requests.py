@@ -8,11 +8,14 @@ A model is retrained by one worker at a time: what others asked for meanwhile wa
 
 from __future__ import annotations
 
+import time
+import uuid
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from models.audit import printable
 from models.errors import FencedError, KillickError, VersionError
 from models.registry import model_tag
 from models.server import Client, call_function, calling
@@ -129,6 +132,18 @@ class RequestStore:
     def _call(self, function: str, keys: Sequence[str], arguments: Sequence[bytes | str | int]) -> list[Any]:
         names = [self._tag + key for key in keys]
         return call_function(self._client, CODE, f"{LIBRARY}_{function}", names, arguments)
+
+
+def asked_by(trigger: str, goal: str, reason: str, actor: str) -> Request:
+    """What a person asks for, in one line whatever they write."""
+    return Request(
+        id=uuid.uuid4().hex,
+        trigger=trigger,
+        goal=goal,
+        why=printable(f"{reason} ({actor.strip()})"),
+        evidence={},
+        created_ms=int(time.time() * 1_000),
+    )
 
 
 def judge(reply: Sequence[Any]) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from models.errors import FencedError, KillickError, ServiceUnreachable
 from worker.executors import Ended, TrainingError, Work, trainings
 from worker.patience import patiently
-from worker.readiness import DRIFT, Known, look_of, waits_for
+from worker.readiness import DRIFT, look_of, waits_for
 from worker.requests import Progress, TakenBack
 from worker.retraining import findings
 from worker.verdict_making import Occasion, failed, verdict_of
@@ -131,9 +131,7 @@ class Retrainer:
         if not waiting:
             return []
         last = next((v.newest_step for v in self._verdicts.recent(1)), None)
-        known = Known(
-            self._lessons.incumbent(), self._lessons.newest_step(), last, self._lessons.tried(), self._plans.interval_ms
-        )
+        known = self._lessons.known(last)
         rules = self._plans.rules
         limits = {"cooldown_steps": rules.cooldown_steps, "new_steps": rules.new_steps}
         ready = [one for one in waiting if not waits_for(one.request, known, **limits)]

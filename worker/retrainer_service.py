@@ -15,7 +15,7 @@ from worker.metrics import Health, Pages
 from worker.metrics_retrainer import RetrainerMetrics
 from worker.report import page
 from worker.retrainer import Stopped
-from worker.serving import run_until_told
+from worker.serving import Away, run_until_told
 
 if TYPE_CHECKING:
     from models.registry import Registry
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from worker.settings import Settings
 
 POLL_S = 1.0
-LONGEST_WAIT_S = 5.0
+FAILED_S = 5.0  # before it tries again what it could not read
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class RetrainerService:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopping = threading.Event()
-        self._trouble = "starting"
+        self._away = Away(self._stopping, log, POLL_S)
         self.metrics = RetrainerMetrics(settings.model.name)
         self.pages = Pages(
             settings.http.host, settings.retraining.port, self.metrics.registry, self.health, "retraining.port"
@@ -47,7 +47,7 @@ class RetrainerService:
 
     def health(self) -> Health:
         """What /healthz and /readyz say."""
-        return Health(alive=True, waiting_for=self._trouble, details={})
+        return Health(alive=True, waiting_for=self._away.trouble, details={})
 
     def run(self) -> None:
         """Work requests off until asked to stop.
@@ -67,25 +67,21 @@ class RetrainerService:
             self.pages.close()
 
     def _work(self, retrainer: Retrainer, registry: Registry) -> None:
-        wait_s = POLL_S
         while not self._stopping.is_set():
             try:
                 verdict = retrainer.step(int(time.time() * 1000))
             except Stopped:
                 return
             except ServiceUnreachable as error:
-                if self._trouble != str(error):
-                    log.warning("waiting: %s", error, extra={"action": "waiting"})
-                self._trouble = str(error)
+                self._away.tell(error)
                 self.metrics.redis_up(up=False)
-                self._stopping.wait(wait_s)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+                self._away.wait()
                 continue
             except LedgerError as error:
                 log.error("%s", error, extra={"action": "failed"})  # noqa: TRY400 - the message says it all
-                self._stopping.wait(LONGEST_WAIT_S)
+                self._stopping.wait(FAILED_S)
                 continue
-            self._trouble, wait_s = "", POLL_S
+            self._away.over()
             self.metrics.redis_up(up=True)
             if verdict is not None:
                 self.metrics.ended(verdict.trigger, verdict.outcome, verdict.seconds)

@@ -125,6 +125,11 @@ class Settings(BaseSettings):
         return self.swap.guard.ms // self.interval_ms
 
     @property
+    def recent_steps(self) -> int:
+        """The span of inputs that is compared with those of the training, in steps."""
+        return max(1, self.drift.recent.ms // self.interval_ms)
+
+    @property
     def max_ahead_ms(self) -> int:
         """How far an observation may lie beyond its record's timestamp, in milliseconds."""
         return self.model.max_ahead.ms

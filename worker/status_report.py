@@ -11,6 +11,7 @@ from worker.gate_told import GateTold, read_gate
 from worker.requests import RequestStore
 from worker.standing import Aside, standing_of
 from worker.store import ModelStore
+from worker.version_report import aliases_as_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,12 +60,7 @@ def read_status(settings: Settings, client: Client, log_ends: Aside[dict[int, in
         part["monitored"] = monitored.offsets[part["partition"]]
     return {
         "model": settings.model.name,
-        "incumbent": aliases.incumbent,
-        "candidate": aliases.candidate,
-        "previous": aliases.previous,
-        "approved": aliases.approved,
-        "generation": aliases.generation,
-        "paused": aliases.paused,
+        **aliases_as_json(aliases),
         "paused_why": paused,
         "monitor": monitored.runs,
         "partitions": partitions,
@@ -75,9 +71,10 @@ def read_status(settings: Settings, client: Client, log_ends: Aside[dict[int, in
 def _updating(settings: Settings, client: Client) -> dict[str, Any]:
     """What is under way to replace the version that answers, in words; `killick verdicts` tells all of it."""
     queue = RequestStore(client, settings.model.name)
-    now, gate = queue.progress(), read_gate(ModelStore(client, settings.model.name).state("gate")[1], GateTold)
+    store = ModelStore(client, settings.model.name)
+    now, gate = queue.progress(), read_gate(store.state("gate")[1], GateTold)
     return {
-        "requests": ModelStore(client, settings.model.name).waiting()[0],
+        "requests": store.waiting()[0],
         "retraining": f"{now.done} of {now.total} trainings done, {now.note}" if now is not None else "",
         "trial": f"{gate.trial.words} ({gate.trial.state})" if gate.trial is not None else "",
         "guard": f"{gate.guard.words} ({gate.guard.state})" if gate.guard is not None else "",

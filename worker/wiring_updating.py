@@ -142,7 +142,7 @@ def _lessons(settings: Settings, client: Client) -> Lessons:
         validation=retraining.validation,
         evaluation=retraining.evaluation,
         recent_share=retraining.recent_share,
-        recent_inputs_steps=max(1, settings.drift.recent.ms // settings.interval_ms),
+        recent_inputs_steps=settings.recent_steps,
     )
     return Lessons(
         _sources(settings, client), settings.series_form(), shares, training_settings(settings), retraining.threads
@@ -170,19 +170,13 @@ def _sources(settings: Settings, client: Client) -> Sources:
 
 def updating(settings: Settings, client: Client, count: int) -> Updating:
     """What is to see of updating now, with the newest `count` verdicts."""
-    from worker.readiness import Known, waits_for
+    from worker.readiness import waits_for
     from worker.updating_view import Updating
 
     queue, judged = requests(settings, client), verdicts(settings, client)
     rules = _rules(settings)
     lessons, waiting, recent = _lessons(settings, client), queue.waiting(), judged.recent(count)
-    known = Known(
-        lessons.incumbent(),
-        lessons.newest_step(),
-        recent[0].newest_step if recent else None,
-        lessons.tried(),
-        settings.interval_ms,
-    )
+    known = lessons.known(recent[0].newest_step if recent else None)
     limits = {"cooldown_steps": rules.cooldown_steps, "new_steps": rules.new_steps}
     return Updating(
         aliases=wiring.registry(settings, client).aliases(),

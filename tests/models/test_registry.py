@@ -226,3 +226,12 @@ def test_an_older_text_of_the_library_is_replaced(client: Client) -> None:
     registry = Registry(client, "weather")
     assert [register(registry, architecture_of(), seed) for seed in (0, 1)] == [1, 2]
     assert registry.promote(2, expected=1, actor="bob", reason="better", now_ms=6).incumbent == 2
+
+
+def test_one_version_is_told_of_as_in_the_list(client: Client) -> None:
+    """Without reading the others; one that is not there is none."""
+    registry = Registry(client, "weather")
+    for seed in range(3):
+        register(registry, architecture_of(), seed)
+    assert [registry.info(info.version) for info in registry.versions()] == registry.versions()
+    assert registry.info(4) is None
