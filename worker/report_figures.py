@@ -5,36 +5,45 @@ Colours of text, axes and grid are the page's, which follows dark and light; tho
 
 from __future__ import annotations
 
-import html
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.audit import printable
 from models.strategies import CONTROL
 from models.times import rfc3339
+from worker.report_drawing import (
+    FAR,
+    HIGH,
+    LOW,
+    PALETTE,
+    box,
+    faint,
+    finite,
+    framed,
+    line,
+    listed,
+    marks,
+    safe,
+    span_of,
+    spread,
+)
 from worker.report_numbers import NONE, figure, length_words, percent, rate_words
 from worker.report_picked import INCUMBENT, best, finalist, finalists, foremost, grid, judged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from models.verdict import Attempted, Judged, Series, Verdict
+    from worker.report_drawing import Figure
 
-Figure = dict[str, Any]
-
-PALETTE = ("#3b7dd8", "#d9822b", "#2f9e6e", "#9a63c9", "#c94f4f", "#3aa6b9")
 OTHERS = {INCUMBENT: "#7a8694", CONTROL: "#c0589b", "persistence": "#8a9a5b", "seasonal": "#b08d57"}
 DASHES = {INCUMBENT: "solid", CONTROL: "dash", "persistence": "dot", "seasonal": "dashdot"}
 SCALE = [[0, "#1d5fbf"], [0.5, "#7fb0ea"], [1, "#e6eef8"]]  # low error is strong
 LIGHT, DARK, STRONG = "#ffffff", "#10151a", "#c94f4f"  # of what stands in cells; where there is none
 TURN = 0.17  # of the scale: from here on dark letters are read better
-HIGH, LOW = 380, 250  # px
-FAR = 0.4  # a line so many spans of the rest away from it is not drawn
 MOST_FAINT = 40  # lines of other attempts in one picture
 MOST_TEXTS = 5  # columns of a map whose cells have room for their numbers
-PERCENTILES = (5, 25, 50, 75, 95)
 
 
 def color_of(verdict: Verdict, name: str) -> str:
@@ -47,19 +56,10 @@ def color_of(verdict: Verdict, name: str) -> str:
     return PALETTE[known.index(name) % len(PALETTE)]
 
 
-def spread(one: Judged) -> dict[str, float]:
-    """Mean and percentiles of a contender's trainings with several seeds; empty where there was but one."""
-    values = [value for value in one.repeats if math.isfinite(value)]
-    if len(values) < 2:
-        return {}
-    found = dict(zip(PERCENTILES, np.percentile(values, PERCENTILES).tolist(), strict=True))
-    return {"mean": float(np.mean(values)), **{f"p{at}": value for at, value in found.items()}}
-
-
 def boxes(verdict: Verdict) -> Figure | None:
     """Box plots of each finalist's repeats; incumbent, control and references as lines. None without repeats."""
     shown = finalists(verdict)
-    if not any(spread(one) for one in shown):
+    if not any(spread(one.repeats) for one in shown):
         return None
     traces: list[Figure] = []
     for at, one in enumerate(shown):
@@ -69,34 +69,26 @@ def boxes(verdict: Verdict) -> Figure | None:
     values += [one.mse for one in lines if one.name in (INCUMBENT, CONTROL)]
     reach = FAR * (max(values) - min(values))
     values += [one.mse for one in lines if min(values) - reach <= one.mse <= max(values) + reach]
-    span = _span(values)
+    span = span_of(values)
     ends = [-0.6, len(shown) - 0.4]
     for one in lines:
         near = span[0] <= one.mse <= span[1]
         name = _label(one.name)
         if not near:
             name = f"{name} {figure(one.mse)}, {'above' if one.mse > span[1] else 'below'} this"
-        traces.append(_line(ends, [one.mse] * 2, name, OTHERS[one.name], DASHES[one.name], hover="%{y:.4g}"))
-    ticks = {"tickvals": [*range(len(shown))], "ticktext": [_safe(one.name) for one in shown], "range": ends}
-    return _figure(traces, HIGH, x=ticks, y={"title": {"text": "error (scaled MSE)"}, "range": span})
+        traces.append(line(ends, [one.mse] * 2, name, OTHERS[one.name], DASHES[one.name], hover="%{y:.4g}"))
+    ticks = {"tickvals": [*range(len(shown))], "ticktext": [safe(one.name) for one in shown], "range": ends}
+    return framed(traces, HIGH, x=ticks, y={"title": {"text": "error (scaled MSE)"}, "range": span})
 
 
 def _box(one: Judged, at: int, color: str) -> list[Figure]:
     traces: list[Figure] = []
-    found = spread(one)
+    found = spread(one.repeats)
+    small = {"color": color, "size": 6, "opacity": 0.75}
     if found:
-        stats = {"lowerfence": "p5", "q1": "p25", "median": "p50", "q3": "p75", "upperfence": "p95", "mean": "mean"}
-        traces.append(
-            {
-                "type": "box", "x": [at], **{key: [found[name]] for key, name in stats.items()}, "width": 0.45,
-                "boxmean": True, "name": _safe(one.name), "showlegend": False, "line": {"color": color, "width": 1.5},
-                "fillcolor": _faint(color, 0.2), "hoverinfo": "y+name",
-            }
-        )  # fmt: skip
-    dots = {"color": color, "size": 6, "opacity": 0.75}
-    if found:
-        traces.append(_dots([at + 0.32] * len(one.repeats), _list(one.repeats), dots, "a repeat"))
-    traces.append(_dots([at], [one.mse], {"color": color, "size": 11, "symbol": "diamond"}, "the finalist itself"))
+        traces.append(box(at, found, color, one.name))
+        traces.append(marks([at + 0.32] * len(one.repeats), listed(one.repeats), small, "a repeat"))
+    traces.append(marks([at], [one.mse], {"color": color, "size": 11, "symbol": "diamond"}, "the finalist itself"))
     return traces
 
 
@@ -111,19 +103,19 @@ def curves(verdict: Verdict, strategy: str) -> Figure | None:
     for part, dash in (("validation_loss", "solid"), ("train_loss", "dot")):
         name = part.removesuffix("_loss")
         if others:
-            traces.append(_line(*_joined(others, part), f"others: {name}", _faint(color, 0.3), dash, width=1.2))
+            traces.append(line(*_joined(others, part), f"others: {name}", faint(color, 0.3), dash, width=1.2))
         if chosen is not None and chosen.curve:
-            x, y = [one.epoch for one in chosen.curve], [_known(getattr(one, part)) for one in chosen.curve]
-            traces.append(_line(x, y, f"finalist: {name}", color, dash, width=2.6))
+            x, y = [one.epoch for one in chosen.curve], [finite(getattr(one, part)) for one in chosen.curve]
+            traces.append(line(x, y, f"finalist: {name}", color, dash, width=2.6))
     if chosen is not None and chosen.curve:
         kept = [one for one in chosen.curve if one.epoch == chosen.best_epoch]
-        x, y = [one.epoch for one in kept], [_known(one.validation_loss) for one in kept]
-        traces.append(_dots(x, y, {"color": color, "size": 10, "symbol": "circle"}, "weights kept"))
+        x, y = [one.epoch for one in kept], [finite(one.validation_loss) for one in kept]
+        traces.append(marks(x, y, {"color": color, "size": 10, "symbol": "circle"}, "weights kept"))
     trained = [one for one in attempts if one.outcome == "trained"] or attempts
     values = [value for one in trained for at in one.curve for value in (at.train_loss, at.validation_loss)]
     most = max(one.curve[-1].epoch for one in attempts)
     ticks = {"title": {"text": "epoch"}, "range": [0.5, most + 0.5], "dtick": max(1, math.ceil(most / 8)), "tick0": 1}
-    return _figure(traces, LOW, x=ticks, y={"range": _span(values)}, legend=False)
+    return framed(traces, LOW, x=ticks, y={"range": span_of(values)}, legend=False)
 
 
 def over_time(verdict: Verdict, series: Series) -> Figure:
@@ -133,15 +125,15 @@ def over_time(verdict: Verdict, series: Series) -> Figure:
     color = PALETTE[0] if name is None else color_of(verdict, name)
     edge = {"type": "scatter", "mode": "lines", "x": x, "line": {"width": 0}, "hoverinfo": "skip"}
     traces: list[Figure] = [
-        {**edge, "y": _list(series.low), "showlegend": False},
-        {**edge, "y": _list(series.high), "fill": "tonexty", "fillcolor": _faint(color, 0.22), "name": "95 % interval"},
-        _line(x, _list(series.difference), "difference", color, "solid", width=2, hover="%{x}: %{y:.4g}"),
+        {**edge, "y": listed(series.low), "showlegend": False},
+        {**edge, "y": listed(series.high), "fill": "tonexty", "fillcolor": faint(color, 0.22), "name": "95 % interval"},
+        line(x, listed(series.difference), "difference", color, "solid", width=2, hover="%{x}: %{y:.4g}"),
     ]
     differences = {
         "title": {"text": "loss difference"}, "zeroline": True, "zerolinewidth": 2,
-        "range": _span([*series.low, *series.high, 0.0]),
+        "range": span_of([*series.low, *series.high, 0.0]),
     }  # fmt: skip
-    return _figure(traces, HIGH, x={"type": "date", "title": {"text": "event time, UTC"}}, y=differences)
+    return framed(traces, HIGH, x={"type": "date", "title": {"text": "event time, UTC"}}, y=differences)
 
 
 def skills(verdict: Verdict, one: Judged) -> list[float | None]:
@@ -150,7 +142,7 @@ def skills(verdict: Verdict, one: Judged) -> list[float | None]:
     if against is None:
         return [None] * len(one.by_lead)
     pairs = zip(one.by_lead, against.by_lead, strict=False)
-    return [_known(1 - mse / of) if mse is not None and of else None for mse, of in pairs]
+    return [finite(1 - mse / of) if mse is not None and of else None for mse, of in pairs]
 
 
 def by_lead(verdict: Verdict) -> Figure | None:
@@ -164,9 +156,9 @@ def by_lead(verdict: Verdict) -> Figure | None:
     for one in shown:
         if with_skill and one.name == "persistence":
             continue
-        y = skills(verdict, one) if with_skill else _list(one.by_lead)
+        y = skills(verdict, one) if with_skill else listed(one.by_lead)
         color, dash = color_of(verdict, one.name), DASHES.get(one.name, "solid")
-        trace = _line(list(verdict.leads), y, _label(one.name), color, dash, hover="lead %{x}: %{y:.3f}")
+        trace = line(list(verdict.leads), y, _label(one.name), color, dash, hover="lead %{x}: %{y:.3f}")
         mode = "lines+markers" if len(verdict.leads) <= 30 else "lines"
         traces.append({**trace, "mode": mode, "marker": {"size": 4}})
     title = "skill against persistence" if with_skill else "error (scaled MSE)"
@@ -176,7 +168,7 @@ def by_lead(verdict: Verdict) -> Figure | None:
     if near:  # a reference that is far off would press all others into one line
         pad = 0.1 * (max(near) - min(near)) + 0.02
         y_axis["range"] = [min(near) - pad, max(near) + pad]
-    return _figure(traces, HIGH, x=x, y=y_axis)
+    return framed(traces, HIGH, x=x, y=y_axis)
 
 
 def sensitivity(verdict: Verdict, strategy: str) -> Figure | None:
@@ -200,7 +192,7 @@ def sensitivity(verdict: Verdict, strategy: str) -> Figure | None:
         "hovertemplate": "rate %{x}, recent %{y}: %{text}<extra></extra>",
     }  # fmt: skip
     axis = {"type": "category", "showgrid": False}
-    return _figure(
+    return framed(
         [trace, _cell_texts(z, text, columns, names, (trace["zmin"], trace["zmax"]))][
             : 2 if len(rates) <= MOST_TEXTS else 1
         ],
@@ -241,7 +233,7 @@ def _cell_texts(
 
 
 def _cell(one: Attempted | None) -> float | None:
-    return None if one is None or one.outcome != "trained" else _known(one.validation_mse)
+    return None if one is None or one.outcome != "trained" else finite(one.validation_mse)
 
 
 def _cell_words(one: Attempted | None, chosen: Attempted | None) -> str:
@@ -263,58 +255,5 @@ def _joined(attempts: Iterable[Attempted], part: str) -> tuple[list[float | None
     y: list[float | None] = []
     for one in attempts:
         x += [*(at.epoch for at in one.curve), None]
-        y += [*(_known(getattr(at, part)) for at in one.curve), None]
+        y += [*(finite(getattr(at, part)) for at in one.curve), None]
     return x, y
-
-
-def _line(
-    x: Sequence[object], y: Sequence[object], name: str, color: str, dash: str, *, width: float = 2, hover: str = ""
-) -> Figure:
-    shown = hover or "%{y:.4g}"
-    return {
-        "type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": _safe(name),
-        "line": {"color": color, "width": width, "dash": dash},
-        "hovertemplate": f"%{{fullData.name}}<br>{shown}<extra></extra>",
-    }  # fmt: skip
-
-
-def _dots(x: Sequence[object], y: Sequence[object], marker: Figure, words: str) -> Figure:
-    return {
-        "type": "scatter", "mode": "markers", "x": list(x), "y": list(y), "marker": marker, "showlegend": False,
-        "hovertemplate": f"{words}: %{{y:.4g}}<extra></extra>",
-    }  # fmt: skip
-
-
-def _figure(traces: list[Figure], height: int, *, x: Figure, y: Figure, legend: bool = True) -> Figure:
-    axis = {"automargin": True, "zeroline": False, "fixedrange": True}
-    layout = {
-        "height": height, "autosize": True, "margin": {"l": 8, "r": 8, "t": 12, "b": 8},
-        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "font": {"size": 12}, "dragmode": False,
-        "xaxis": {**axis, **x}, "yaxis": {**axis, **y}, "showlegend": legend,
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0},
-    }  # fmt: skip
-    return {"data": traces, "layout": layout}
-
-
-def _span(values: Iterable[float | None]) -> list[float]:
-    known = [value for value in values if value is not None and math.isfinite(value)] or [0.0, 1.0]
-    room = 0.08 * (max(known) - min(known)) or abs(known[0]) * 0.05 or 1.0
-    return [min(known) - room, max(known) + room]
-
-
-def _faint(color: str, share: float) -> str:
-    red, green, blue = (int(color[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{share})"
-
-
-def _safe(text: str) -> str:
-    """A name that plotly, which reads some HTML, shows as it is."""
-    return html.escape(printable(text))
-
-
-def _known(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _list(values: Iterable[float | None]) -> list[float | None]:
-    return [_known(value) for value in values]

@@ -94,6 +94,13 @@ def table(
     )
 
 
+def tile(name: str, value: str, more: str) -> Html:
+    """One of the few numbers that matter, with what it is and what to know about it."""
+    return tag(
+        "div", tag("span", name, class_="name"), tag("span", value, class_="value"), tag("span", more, class_="more")
+    )
+
+
 def picture(name: str, figure: Mapping[str, Any], alt: str, *, caption: str = "") -> Html:
     """The place that a figure is drawn into."""
     style = f"min-height:{figure['layout']['height']}px"

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.report_figures import (
-    PERCENTILES,
-    boxes,
-    by_lead,
-    change,
-    over_time,
-    skills,
-    spread,
-)
-from worker.report_html import Html, joined, number, section, table, tag
+from worker.report_drawing import PERCENTILES, spread
+from worker.report_figures import boxes, by_lead, change, over_time, skills
+from worker.report_html import Html, joined, number, section, table, tag, tile
 from worker.report_numbers import (
     NONE,
     figure,
@@ -88,7 +81,7 @@ def _figures(verdict: Verdict, one: Judged) -> list[str]:
 
 
 def _repeats(verdict: Verdict) -> Html:
-    shown = [one for one in finalists(verdict) if spread(one)]
+    shown = [one for one in finalists(verdict) if spread(one.repeats)]
     if not shown:
         return (
             tag("p", "Nothing was trained with more than one seed: luck can't be told from skill.", class_="soft")
@@ -98,7 +91,7 @@ def _repeats(verdict: Verdict) -> Html:
     headings = ["strategy", "trainings", "mean", *(f"{at} %" if at != 50 else "median" for at in PERCENTILES)]
     rows = [
         [one.name, number(len(one.repeats), f"{len(one.repeats)}"),
-         *(number(value, figure(value)) for value in spread(one).values())]
+         *(number(value, figure(value)) for value in spread(one.repeats).values())]
         for one in shown
     ]  # fmt: skip
     return table("Error (scaled MSE) of the same training with several seeds and chunk phases", headings, rows)
@@ -222,7 +215,7 @@ def summary(verdict: Verdict) -> Html:
         errors = [number(one.mse, figure(one.mse)) for one in (before, after)]
         shown = [_skill(before.skill), _skill(after.skill)] if known else errors
         tiles.append(
-            _tile(
+            tile(
                 f"{'Skill' if known else 'Error'}, before → after",
                 joined([shown[0], " → ", shown[1]]),
                 f"{after.name} over the evaluation span",
@@ -231,9 +224,9 @@ def summary(verdict: Verdict) -> Html:
     if found is not None:
         low, high = signed(found.low), signed(found.high)
         ends = joined([number(found.low, low), " to ", number(found.high, high), " (95 %)"])
-        tiles.append(_tile("Loss difference", number(found.difference, signed(found.difference)), ends))
+        tiles.append(tile("Loss difference", number(found.difference, signed(found.difference)), ends))
         tiles.append(
-            _tile(
+            tile(
                 "p, that it is no better",
                 number(found.p_holm, p_words(found.p_holm)),
                 f"after Holm over {counted(sum(one.p_holm is not None for one in verdict.compared), 'finalist')}",
@@ -241,17 +234,11 @@ def summary(verdict: Verdict) -> Html:
         )
     if tiles and verdict.cost is not None:
         words = f"{figure(abs(verdict.cost))} {verdict.unit}".rstrip()
-        tiles.append(_tile("Effect", number(verdict.cost, words), "saved a day" if verdict.cost >= 0 else "lost a day"))
+        tiles.append(tile("Effect", number(verdict.cost, words), "saved a day" if verdict.cost >= 0 else "lost a day"))
     elif before is not None and after is not None:
         maes = joined([number(before.mae, figure(before.mae)), " → ", number(after.mae, figure(after.mae))])
-        tiles.append(_tile("MAE, target's unit", maes, f"{change(before.mae, after.mae)}; what it costs is not known"))
+        tiles.append(tile("MAE, target's unit", maes, f"{change(before.mae, after.mae)}; what it costs is not known"))
     return tag("div", *tiles, class_="strip") if tiles else Html()
-
-
-def _tile(name: str, value: str, more: str) -> Html:
-    return tag(
-        "div", tag("span", name, class_="name"), tag("span", value, class_="value"), tag("span", more, class_="more")
-    )
 
 
 def _skill(value: float | None) -> Html:
