@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from models.blocks import Ints
     from models.windows import Book
-    from worker.partition_monitor import Watched
+    from worker.counting import Watched
     from worker.pending import StepLoss
     from worker.store import ModelStore
 

@@ -2,31 +2,21 @@
 
 step ─┬─ lease: does another one lead?
       ├─ every partition: new blocks ─► sums                     (worker/partition_monitor.py)
-      ├─ losses of the steps that are over ─► detectors ─► requests     (worker/drifting.py)
-      ├─ duels of versions side by side ─► gate, guard ─► registry      (worker/judging.py)
-      ├─ time and pairs that went by ─► requests                        (worker/asking.py)
-      └─ old blocks ─► archive                                   (worker/archiving.py)
+      ├─ old blocks ─► archive                                   (worker/archiving.py)
+      └─ sums of all of them ─► detectors, gate, guard, requests (worker/overseeing.py)
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from models.drift_inputs import trained_inputs
 from models.errors import DataError, FencedError, KillickError, OffsetConflict
-from models.registry import Aliases
-from models.tally import COLUMNS, PAIRS
-from models.windows import HOUR_MS, LIFE, Book
-from worker.asking import Seen, trained_until_ms
-from worker.drifting import ASKING_TREND, recent_inputs
+from models.windows import HOUR_MS, Book
 from worker.gate_told import GateTold
-from worker.judging import Evidence
-from worker.partition_monitor import PartitionMonitor, Watched
-from worker.pending import complete, fought, merged, together
+from worker.overseeing import Overseer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,12 +25,10 @@ if TYPE_CHECKING:
     from models.registry import Registry
     from models.scaling import SeriesForm
     from worker.archiving import Archiver
-    from worker.asking import Asking
-    from worker.drifting import DriftWatch
-    from worker.judging import Judging
+    from worker.overseeing import Minds
+    from worker.partition_monitor import PartitionMonitor
     from worker.store import ModelStore
 
-FED_AT_ONCE = 256  # losses: telling what quiet is takes about a second, and is due once in so many at most
 IDLE_S = 60.0  # without new observations for so long, a partition is not waited for
 
 log = logging.getLogger(__name__)
@@ -61,15 +49,6 @@ class Times:
 
     lease_ms: int
     ahead_steps: int  # how far a step may lie ahead
-
-
-@dataclass(frozen=True)
-class Minds:
-    """What makes something of the figures."""
-
-    drifts: DriftWatch
-    judging: Judging
-    asking: Asking
 
 
 @dataclass(frozen=True)
@@ -122,17 +101,11 @@ class Monitor:
         self._opens = opens
         self._times = times
         self._followed: list[_Followed] = []
-        self._watched: Watched | None = None
-        self._seen: int | None = None  # the incumbent whose training was looked at
-        self._judged: int | None = None  # the hour in which inputs and trend were judged last
-        self._merged: Book | None = None
-        self._aliases = Aliases(None, None, None, 0)
         self._audited: int | None = None  # the generation that `_changes` is of
         self._changes: tuple[int, Mapping[str, int]] = (0, {})
         self._doubted = False  # whether the last step met blocks that don't follow each other
-        self._trained_ms: int | None = None  # event time up to which the incumbent's training had data
+        self._overseer = Overseer(registry, form, times.ahead_steps, minds)
         self._judging = minds.judging
-        self._asking = minds.asking
         self.drifts = minds.drifts
         self.leads = False
 
@@ -181,7 +154,7 @@ class Monitor:
             return Shown()
         monitors = [one.monitor for one in self._followed]
         archivers = [(o.monitor.partition, o.monitor, o.archiver) for o in self._followed if o.archiver is not None]
-        newest, book, state = self._newest(), self._book(), self.drifts.state
+        newest, book, state = self._newest(), self._overseer.book(monitors), self.drifts.state
         promotions, rollbacks = self._promotions_and_rollbacks()
         return Shown(
             leads=True,
@@ -190,8 +163,8 @@ class Monitor:
             newest_hour=book.newest_hour() or 0,
             book=book,
             versions=frozenset(seat.version for m in monitors for seat in m.seats if seat.leave_offset is None),
-            generation=self._aliases.generation,
-            paused=self._aliases.paused,
+            generation=self._overseer.aliases.generation,
+            paused=self._overseer.aliases.paused,
             promotions=promotions,
             rollbacks=rollbacks,
             statistics=state.statistics,
@@ -207,9 +180,9 @@ class Monitor:
 
     def _promotions_and_rollbacks(self) -> tuple[int, Mapping[str, int]]:
         """As `rollbacks_by_actor`; the audit is read again when an alias moved, as both of them do."""
-        if self._aliases.generation != self._audited:
+        if self._overseer.aliases.generation != self._audited:
             self._changes = rollbacks_by_actor((entry.event, entry.actor) for entry in self._registry.audit())
-            self._audited = self._aliases.generation
+            self._audited = self._overseer.aliases.generation
         return self._changes
 
     def _step(self, now: float, now_ms: int) -> int:
@@ -219,13 +192,11 @@ class Monitor:
                 self._leave()
             return 0
         if not self.leads:
-            self.drifts.open()
-            self._judging.open()
-            self._asking.open()
+            self._overseer.open()
             self.leads = True
             log.info("this monitor leads", extra={"action": "leads"})
         self._open_new(now)
-        self._watch_incumbent()
+        self._overseer.watch_incumbent([one.monitor for one in self._followed])
         counted = 0
         for one in self._followed:
             self._go_on_leading()
@@ -239,10 +210,8 @@ class Monitor:
                 one.archiver.step(step, one.monitor.offset, one.monitor.observations, now)
         newest = self._newest()
         if newest is not None:
-            until = self._until(now, newest)
-            self._feed(newest, until, now_ms)
-            self._judge(until, now_ms)
-            self._ask(now_ms)
+            parts = [one.monitor for one in self._followed]
+            self._overseer.look(parts, self._until(now, newest), now_ms, self._go_on_leading)
         return counted
 
     def _go_on_leading(self) -> None:
@@ -259,112 +228,30 @@ class Monitor:
             self._go_on_leading()
             monitor, archiver = self._opens(number)
             monitor.open()
-            monitor.watched = self._watched
+            monitor.watched = self._overseer.watched
             if archiver is None:
                 monitor.keep_no_archive()
             else:
                 archiver.open(monitor.offset, monitor.observations)
             self._followed.append(_Followed(monitor, archiver, now))
-            self._merged = None
+            self._overseer.forget_sums()
             log.info(
                 "partition %d: the monitor goes on from offset %d", number, max(monitor.offset, 0),
                 extra={"action": "followed"},
             )  # fmt: skip
-
-    def _watch_incumbent(self) -> None:
-        """Count the inputs of late in the bins of what the incumbent was trained on."""
-        self._aliases = self._registry.aliases()
-        incumbent = self._aliases.incumbent
-        if incumbent == self._seen:
-            return
-        self._seen = incumbent
-        info = None if incumbent is None else self._registry.info(incumbent)
-        self._trained_ms = trained_until_ms(info.training) if info is not None else None
-        trained = None
-        try:
-            trained = trained_inputs(info.training) if info is not None else None
-        except DataError as error:
-            log.warning("version %s: its inputs are not watched: %s", incumbent, error, extra={"action": "unwatched"})
-        known = trained is not None and set(trained.features) <= set(self._form.features)
-        self._watched = Watched(incumbent, trained) if known and incumbent and trained else None
-        for one in self._followed:
-            one.monitor.watched = self._watched
 
     def _until(self, now: float, newest: int) -> int:
         """The least newest step of the partitions that move: all of them are past the steps before it."""
         moving = [o.monitor.newest for o in self._followed if now - o.moved_at < IDLE_S or o.monitor.lag]
         return min((step for step in moving if step is not None), default=newest)
 
-    def _feed(self, newest: int, until: int, now_ms: int) -> None:
-        state = self.drifts.state
-        losses = merged((one.monitor.losses for one in self._followed), state.step)
-        over = complete(losses, until=until, ahead_steps=self._times.ahead_steps)
-        while some := list(itertools.islice(over, FED_AT_ONCE)):
-            self._go_on_leading()
-            self.drifts.feed(some, now_ms)
-        hour = self._book().newest_hour()
-        if hour is not None and hour != self._judged:
-            self._judged = hour
-            recent = None
-            if self._watched is not None:
-                hours = max(1, self._watched.trained.window_steps * self._form.interval_ms // HOUR_MS)
-                recent = recent_inputs((o.monitor.inputs for o in self._followed), self._watched, hours, hour)
-            self.drifts.judge_inputs(self._watched, recent, newest, now_ms)
-            if state.version is not None:
-                self.drifts.judge_trend(self._book(), state.version, hour, newest, now_ms)
-        self.drifts.save()
-
-    def _judge(self, until: int, now_ms: int) -> None:
-        """Let gate and guard look at what versions that run side by side did."""
-        monitors = [one.monitor for one in self._followed]
-        duels = together((m.duels for m in monitors), self._judging.state.step)
-        over = fought(duels, until=until, ahead_steps=self._times.ahead_steps)
-        running = frozenset(seat.version for m in monitors for seat in m.seats if seat.leave_offset is None)
-        hour = self._book().newest_hour()
-        clock = None if hour is None else hour * HOUR_MS // self._form.interval_ms
-        self._go_on_leading()
-        self._judging.look(Evidence(duels, over, running, clock), now_ms)
-
-    def _ask(self, now_ms: int) -> None:
-        """Ask for retraining where time or pairs say so."""
-        book, version = self._book(), self._aliases.incumbent
-        hour = book.newest_hour()
-        if hour is None or version is None or version not in book.leads:
-            return
-        state = self.drifts.state
-        trend = state.trends_of(version).get(ASKING_TREND)
-        self._asking.look(
-            Seen(
-                version=version,
-                clock_ms=hour * HOUR_MS,
-                pairs=int(book.window(version, LIFE, hour)[-1, COLUMNS[PAIRS]]),
-                trained_ms=self._trained_ms,
-                drifts=sum(state.counts.values()),
-                drifted_ms=state.found[-1].time_ms if state.found else None,
-                goal="improve" if trend is None else trend.goal,
-            ),
-            now_ms,
-        )
-
-    def _book(self) -> Book:
-        """The sums of all partitions."""
-        monitors = [one.monitor for one in self._followed]
-        if self._merged is None:
-            self._merged = Book()
-            self._merged.merge([m.book for m in monitors])
-        else:
-            self._merged.merge([m.book for m in monitors], set().union(*(m.touched for m in monitors)))
-        for one in monitors:
-            one.touched.clear()
-        return self._merged
-
     def _newest(self) -> int | None:
         """The newest step that was counted."""
         return max((o.monitor.newest for o in self._followed if o.monitor.newest is not None), default=None)
 
     def _leave(self) -> None:
-        self._followed, self._merged, self._judged = [], None, None
-        self._watched, self._seen = None, None
+        self._followed = []
+        self._overseer.forget()
         self.leads = False
 
 

@@ -282,7 +282,8 @@ def monitor(settings: Settings, client: Client) -> tuple[Monitor, ModelStore]:
     from worker.drifting import DriftWatch
     from worker.gate import Limits as Judged
     from worker.judging import Judging
-    from worker.monitoring import Minds, Monitor, Times
+    from worker.monitoring import Monitor, Times
+    from worker.overseeing import Minds
     from worker.partition_monitor import PartitionMonitor
     from worker.store import ModelStore, PartitionStore
     from worker.verdicts import VerdictStore

@@ -15,8 +15,8 @@ from models.server import connect
 from models.tally import COLUMNS, reported_leads
 from models.windows import DAY_HOURS, Book
 from tests.consumers.test_ledger_calls import Deaf
+from worker.counting import Watched
 from worker.drifting import DriftWatch, recent_inputs
-from worker.partition_monitor import Watched
 from worker.pending import StepLoss
 from worker.store import ModelStore
 

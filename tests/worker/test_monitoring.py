@@ -28,7 +28,8 @@ from worker.asking import Asking
 from worker.drifting import DriftWatch
 from worker.gate import Limits, TrialState
 from worker.judging import Judging
-from worker.monitoring import Minds, Monitor, Times
+from worker.monitoring import Monitor, Times
+from worker.overseeing import Minds
 from worker.partition_monitor import PartitionMonitor
 from worker.store import ModelStore, PartitionStore
 from worker.verdicts import VerdictStore

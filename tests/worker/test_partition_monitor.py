@@ -22,7 +22,8 @@ from tests.models.test_tally import with_references
 from tests.streams import FORM, Stream, cuts_of, stream_of
 from tests.worker.following import Tail, assert_same, book_of, count_all, follower, live, walks
 from worker import partition_monitor
-from worker.partition_monitor import PartitionMonitor, Watched
+from worker.counting import Watched
+from worker.partition_monitor import PartitionMonitor
 from worker.store import PartitionStore
 from worker.tenures import tenures
 
