@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from models.errors import StaleCommand, VersionError
+from models.errors import ConfigError, StaleCommand, VersionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from models.audit import AuditEntry
 
 OF_INCUMBENT = ("incumbent", "promote", "rollback")
 OF_CANDIDATE = ("nominate", "promote", "rollback")
@@ -53,3 +59,35 @@ REFUSALS: dict[str, Why] = {
     "paused already": Why("automatic promotion of {model} is paused already", _NOTHING, ("pause", "rollback")),
     "not paused": Why("automatic promotion of {model} is not paused", _NOTHING, ("resume",)),
 }
+
+
+class Last(Protocol):
+    """Looks into the audit."""
+
+    def __call__(self, *events: str, version: int | None = None) -> AuditEntry | None:
+        """The newest change of these kinds, of that version if one is given."""
+
+
+def refusal(kind: str, words: Sequence[str], model: str, last: Last) -> VersionError:
+    """A refusal with the reply's words, and with who did what is in the way."""
+    why = REFUSALS[kind]
+    entry = last(*why.events, version=int(words[0]) if why.of_version else None)
+    message = why.message.format(*words, model=f"model {model!r}")
+    return why.error(f"{message} ({entry})" if entry else message, why.cure.format(*words))
+
+
+def unknown_version(model: str, version: int, known: Sequence[int]) -> VersionError:
+    """That there is no such version, and which there are."""
+    return VersionError(
+        f"model {model!r} has no version {version}", f"it has {known}" if known else "fit one: `killick fit FILE`"
+    )
+
+
+def check_reason(event: str, reason: str) -> None:
+    """Refuse a change that nobody gives a reason for.
+
+    Raises:
+        ConfigError: it is blank.
+    """
+    if not reason.strip():
+        raise ConfigError(f"{event} needs a reason", "say why: --reason TEXT; it goes into the audit")

@@ -21,8 +21,8 @@ import msgspec
 
 from models.architecture import Architecture, Weights
 from models.audit import AuditEntry, entry_of, newest, printable
-from models.errors import ConfigError, VersionError
-from models.refusals import REFUSALS
+from models.errors import VersionError
+from models.refusals import check_reason, refusal, unknown_version
 from models.server import Client, call_function, calling
 from models.weights import weights_digest, weights_from_bytes
 
@@ -262,8 +262,7 @@ class Registry:
         calling(self._client.hset, self._key("state"), "partitions", count)
 
     def _change(self, function: str, by: By, *arguments: str | int) -> Aliases:
-        if not by.reason.strip():
-            raise ConfigError(f"{function} needs a reason", "say why: --reason TEXT; it goes into the audit")
+        check_reason(function, by.reason)
         reply = self._call(function, by, arguments)
         if reply[0] != b"ok":
             kind, *words = (word.decode() for word in reply)
@@ -282,10 +281,7 @@ class Registry:
         """Why nothing was changed, with who did what is in the way."""
         if kind == "unknown":
             return self._unknown(int(words[0]))
-        why = REFUSALS[kind]
-        entry = self.last(*why.events, version=int(words[0]) if why.of_version else None)
-        message = why.message.format(*words, model=f"model {self._model!r}")
-        return why.error(f"{message} ({entry})" if entry else message, why.cure.format(*words))
+        return refusal(kind, words, self._model, self.last)
 
     def _newest_first(self) -> Iterator[AuditEntry]:
         last = "+"
@@ -297,11 +293,7 @@ class Registry:
             last = "(" + entries[-1][0].decode()
 
     def _unknown(self, version: int) -> VersionError:
-        known = [info.version for info in self.versions()]
-        return VersionError(
-            f"model {self._model!r} has no version {version}",
-            f"it has {known}" if known else "fit one: `killick fit FILE`",
-        )
+        return unknown_version(self._model, version, [info.version for info in self.versions()])
 
     @property
     def disk_key(self) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from models.drift_limits import Goal
-    from worker.store import ModelStore
+    from worker.desks import StateDesk
 
 FORMAT = 1
 KEPT_VERSIONS = 20
@@ -55,7 +55,7 @@ class Seen:
 class Asking:
     """Asks because of time that has passed, or pairs that have come."""
 
-    def __init__(self, store: ModelStore, every_ms: int, pairs: int) -> None:
+    def __init__(self, store: StateDesk, every_ms: int, pairs: int) -> None:
         """`every_ms` and `pairs`: 0 asks for none."""
         self._store = store
         self._every_ms = every_ms

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from models.blocks import Ints
     from models.windows import Book
     from worker.counting import Watched
+    from worker.desks import StateDesk
     from worker.pending import StepLoss
-    from worker.store import ModelStore
 
 TREND_DAYS = {"7d": 7, "30d": 30}
 ASKING_TREND = "30d"  # a week falls too often by chance (docs/drift.md)
@@ -47,7 +47,7 @@ class State(Told):
 class DriftWatch:
     """Feeds the detectors, and asks for an update where one of them found a drift."""
 
-    def __init__(self, store: ModelStore, limits: DriftLimits, interval_ms: int) -> None:
+    def __init__(self, store: StateDesk, limits: DriftLimits, interval_ms: int) -> None:
         self._store = store
         self._limits = limits
         self._interval_ms = interval_ms

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from models.duels import Duels
-    from models.registry import Aliases, Registry
+    from models.registry import Aliases
     from models.verdict import Verdict
+    from worker.desks import StateDesk, VersionDesk
     from worker.gate import Limits
     from worker.gate_told import Outcome
-    from worker.store import ModelStore
 
 GATE, GUARD = "gate", "guard"  # who changes the registry
 EVENTS = {"promote": "promote", "end": "nominate", "rollback": "rollback"}  # by act, in the audit
@@ -60,7 +60,7 @@ class Judging:
     """Judges who is tried and who answers, and lets the registry follow."""
 
     def __init__(
-        self, store: ModelStore, registry: Registry, verdict_of: Callable[[int], Verdict | None], limits: Limits
+        self, store: StateDesk, registry: VersionDesk, verdict_of: Callable[[int], Verdict | None], limits: Limits
     ) -> None:
         self._store = store
         self._registry = registry

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from consumers.ledger import Ledger
     from consumers.past import Stretch
     from models.learning import TrainingSettings
-    from models.registry import Registry, VersionInfo
+    from models.registry import VersionInfo
     from models.scaling import SeriesForm
+    from worker.desks import VersionDesk
     from worker.store import Request
 
 HALF_LIVES = 4  # of series state before the first step that is trained on, where a record is not read whole
@@ -38,7 +39,7 @@ SERIES_SEED = 1
 class Sources(NamedTuple):
     """Where a model's data and versions are."""
 
-    registry: Registry
+    registry: VersionDesk
     ledgers: Callable[[], Sequence[Ledger]]
     archive: Archive | None
     histories: Histories | None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 PEOPLE = ("operator", "http")
 DRIFT = "drift"
+MOOT = frozenset({DRIFT})  # of what is asked because of a version, nothing is left when another one answers
 
 
 class Known(NamedTuple):

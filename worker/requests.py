@@ -120,9 +120,7 @@ class RequestStore:
             ServiceUnreachable: Redis did not answer.
         """
         if self._call("cancel", ["requests"], [request])[0] != b"ok":
-            raise VersionError(
-                f"no request {request!r} waits for model {self._model!r}", "`killick verdicts` shows what waits"
-            )
+            raise not_waiting(request, self._model)
 
     def progress(self) -> Progress | None:
         """How far the retraining is that is under way; None: there is none."""
@@ -144,6 +142,11 @@ def asked_by(trigger: str, goal: str, reason: str, actor: str) -> Request:
         evidence={},
         created_ms=int(time.time() * 1_000),
     )
+
+
+def not_waiting(request: str, model: str) -> VersionError:
+    """That nobody asks for this."""
+    return VersionError(f"no request {request!r} waits for model {model!r}", "`killick verdicts` shows what waits")
 
 
 def judge(reply: Sequence[Any]) -> None:

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from models.decision import JudgementLimits
     from models.strategies import Grid
     from models.verdict import Verdict
+    from worker.desks import RequestDesk, VerdictDesk
     from worker.lessons import Lessons
-    from worker.requests import RequestStore, Waiting
+    from worker.requests import Waiting
     from worker.settling import Made, Settler
     from worker.store import Request
     from worker.verdict_making import Impact
-    from worker.verdicts import VerdictStore
 
 KEEP_S = 2.0  # between two signs of life
 SILENT_MS = 20_000  # after which a worker counts as dead
@@ -79,8 +79,8 @@ class Retrainer:
     def __init__(
         self,
         worker: str,
-        requests: RequestStore,
-        verdicts: VerdictStore,
+        requests: RequestDesk,
+        verdicts: VerdictDesk,
         settler: Settler,
         lessons: Lessons,
         plans: Plans,

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from models.decision import JudgementLimits
-    from models.registry import Registry
     from models.verdict import Verdict
-    from worker.requests import RequestStore, Waiting
-    from worker.verdicts import VerdictStore
+    from worker.desks import RequestDesk, VerdictDesk, VersionDesk
+    from worker.requests import Waiting
 
 ACTOR = "retrainer"
 TRIES = 10  # where others change the same thing meanwhile
@@ -43,9 +42,9 @@ class Settler:
     def __init__(
         self,
         worker: str,
-        requests: RequestStore,
-        verdicts: VerdictStore,
-        registry: Registry,
+        requests: RequestDesk,
+        verdicts: VerdictDesk,
+        registry: VersionDesk,
         limits: JudgementLimits,
     ) -> None:
         self._worker = worker

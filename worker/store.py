@@ -205,7 +205,7 @@ class PartitionStore:
     def _call(self, function: str, keys: Sequence[str], arguments: Iterable[bytes | str | int]) -> None:
         names = [self._tag + key for key in keys]
         reply = call_function(self._client, CODE, f"{LIBRARY}_{function}", names, [self._token, *arguments])
-        _judge(reply, f"the monitor's record of partition {self.partition}")
+        judge(reply, f"the monitor's record of partition {self.partition}")
 
 
 class ModelStore:
@@ -263,7 +263,7 @@ class ModelStore:
         arguments += [forget, "" if answers is None else answers]
         arguments += [msgspec.json.encode(request) for request in requests]
         reply = self._function("drift", ["lease", "drift", "drift_losses", "requests"], arguments)
-        _judge(reply, "the detectors' state")
+        judge(reply, "the detectors' state")
 
     def state(self, name: Record) -> tuple[int, bytes]:
         """Revision and state of gate and guard, or of what was asked for; empty where there is none yet."""
@@ -278,7 +278,7 @@ class ModelStore:
         """
         arguments: list[bytes | str | int] = [self._token, revision, state]
         arguments += [msgspec.json.encode(request) for request in requests]
-        _judge(self._function("change", ["lease", name, "requests"], arguments), f"the state {name!r}")
+        judge(self._function("change", ["lease", name, "requests"], arguments), f"the state {name!r}")
 
     def waiting(self) -> tuple[int, int | None]:
         """How many requests wait, and when the oldest was made, in milliseconds since 1970."""
@@ -353,7 +353,12 @@ def _decode_recent(data: bytes) -> Recent:
     return Recent(last, known, values)
 
 
-def _judge(reply: Sequence[Any], what: str) -> None:
+def judge(reply: Sequence[Any], what: str) -> None:
+    """Refuse what the monitor's functions refused; `what` names the record.
+
+    Raises:
+        FencedError, OffsetConflict, LedgerError: it is so.
+    """
     kind = reply[0]
     if kind == b"fenced":
         raise FencedError(f"{what} was taken by another monitor", "one leads, the others stand by")

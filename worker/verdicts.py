@@ -42,7 +42,7 @@ class VerdictStore:
             ServiceUnreachable: Redis did not answer.
         """
         found = calling(self._client.hget, self._tag + "verdicts", verdict)
-        return None if found is None else _decoded(found, verdict)
+        return None if found is None else decode_verdict(found, verdict)
 
     def of_version(self, version: int) -> Verdict | None:
         """The verdict that a version was registered by; None: it was made in another way."""
@@ -55,7 +55,7 @@ class VerdictStore:
         if not ids:
             return []
         found = calling(self._client.hmget, self._tag + "verdicts", ids)
-        return [_decoded(data, i.decode()) for i, data in zip(ids, found, strict=True) if data is not None]
+        return [decode_verdict(data, i.decode()) for i, data in zip(ids, found, strict=True) if data is not None]
 
     def spent(self) -> float:
         """What the live trials have spent of the budget of false promotions."""
@@ -69,12 +69,12 @@ class VerdictStore:
             ServiceUnreachable: Redis did not answer.
         """
         names = [self._tag + key for key in ("requests", "verdict_draft")]
-        judge(call_function(self._client, CODE, f"{LIBRARY}_draft", names, [worker, _encoded(verdict), *entries]))
+        judge(call_function(self._client, CODE, f"{LIBRARY}_draft", names, [worker, encode_verdict(verdict), *entries]))
 
     def drafted(self) -> Verdict | None:
         """The verdict that was kept so, if its requests are not answered yet."""
         found = calling(self._client.get, self._tag + "verdict_draft")
-        return None if found is None else _decoded(found, "draft")
+        return None if found is None else decode_verdict(found, "draft")
 
     def write(self, verdict: Verdict, worker: str, entries: Sequence[str], *, before: float, spends: float) -> None:
         """Write a verdict on requests; `before` was spent, its trial spends so much more.
@@ -88,20 +88,31 @@ class VerdictStore:
         """
         keys = ["requests", "verdicts", "verdict_order", "verdict_versions", "alpha_spent"]
         version = "" if verdict.version is None else verdict.version
-        words: list[bytes | str | int] = [worker, verdict.id, _encoded(verdict), verdict.created_ms, version]
+        words: list[bytes | str | int] = [worker, verdict.id, encode_verdict(verdict), verdict.created_ms, version]
         words += [repr(before), repr(spends), KEPT, *entries]
         names = [self._tag + key for key in keys]
         reply = call_function(self._client, CODE, f"{LIBRARY}_write", names, words)
         judge(reply)
         if reply[0] == b"spent":
-            raise StaleCommand(f"{reply[1].decode()} of the budget is spent, {before} was expected", "judge anew")
+            raise spent_meanwhile(reply[1].decode(), before)
 
 
-def _encoded(verdict: Verdict) -> bytes:
+def spent_meanwhile(spent: str, before: float) -> StaleCommand:
+    """That another trial has spent of the budget."""
+    return StaleCommand(f"{spent} of the budget is spent, {before} was expected", "judge anew")
+
+
+def encode_verdict(verdict: Verdict) -> bytes:
+    """JSON, packed."""
     return zlib.compress(msgspec.json.encode(verdict))
 
 
-def _decoded(data: bytes, verdict: str) -> Verdict:
+def decode_verdict(data: bytes, verdict: str) -> Verdict:
+    """The verdict of that id.
+
+    Raises:
+        LedgerError: another format, or bytes that can't be read.
+    """
     try:
         found = msgspec.json.decode(zlib.decompress(data), type=Verdict)
     except (msgspec.DecodeError, zlib.error) as error:
