@@ -70,7 +70,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     gain: float | None  # share of trial 0's MSE that it is lower by, over the same splits; negative: worse
     gain_interval: tuple[float, float] | None  # 95 %
     splits_won: int  # in how many splits its mean is below that of trial 0
-    best_share: float | None  # how often it is the best of all complete ones when the repeats are drawn anew (bootstrap)
+    best_share: float | None  # chance to be the best of the complete ones, by the luck of the seeds; None: one repeat
     seconds: float  # of all its trainings, by the clock
 
 
