@@ -230,7 +230,7 @@ class MemoryRegistry:
     ) -> None:
         self._audit.append(
             AuditEntry(
-                id=f"{len(self._audit) + 1}-0",
+                id=f"{len(self._audit) + 1:012d}-0",  # sorts as it was appended
                 time_ms=by.now_ms,
                 event=event,
                 version=version,

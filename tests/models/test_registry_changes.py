@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -13,12 +13,16 @@ from models.audit import printable
 from models.errors import ConfigError, StaleCommand, VersionError
 from models.registry import CODE, Aliases, Registry
 from models.server import call_function
-from tests.models.versions import register
+from tests.models.versions import Registered, register
 from tests.streams import architecture_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from models.server import Client
     from tests.consumers.conftest import Store
+
+    Kept = TypeVar("Kept", bound="Registered")
 
 NOON = 1_772_366_400_000  # 2026-03-01T12:00:00Z
 BY_ANN: dict[str, Any] = {"actor": "ann@desk", "reason": "better in winter", "now_ms": NOON}
@@ -28,10 +32,25 @@ BY_BOB: dict[str, Any] = {"actor": "bob@desk", "reason": "worse at night", "now_
 @pytest.fixture
 def registry(client: Client) -> Registry:
     """A model with versions 1 (the incumbent), 2 and 3 made from it, and 4 made from 3."""
-    found = Registry(client, "weather")
+    return filled(Registry(client, "weather"))
+
+
+@pytest.fixture
+def contents(client: Client) -> Callable[[], object]:
+    """What tells every key with what it holds."""
+
+    def told() -> dict[bytes, object]:
+        found: Any = client.keys("*")
+        return {key: client.dump(key) for key in found}
+
+    return told
+
+
+def filled(registry: Kept) -> Kept:
+    """The registry with versions 1 to 4."""
     for seed, parent in enumerate((None, 1, 1, 3)):
-        register(found, architecture_of(), seed, parent)
-    return found
+        register(registry, architecture_of(), seed, parent)
+    return registry
 
 
 def test_a_promotion_moves_the_aliases_and_the_generation(registry: Registry) -> None:
@@ -157,9 +176,14 @@ REFUSED: list[tuple[str, dict[str, Any], type[VersionError], str]] = [
 
 @pytest.mark.parametrize(("change", "words", "kind", "said"), REFUSED)
 def test_what_can_not_be_done_is_refused_and_changes_nothing(
-    registry: Registry, client: Client, change: str, words: dict[str, Any], kind: type[VersionError], said: str
+    registry: Registry,
+    contents: Callable[[], object],
+    change: str,
+    words: dict[str, Any],
+    kind: type[VersionError],
+    said: str,
 ) -> None:
-    """The message says what is in the way, who did it, when and why; no key has changed."""
+    """The message says what is in the way, who did it, when and why; nothing that is stored has changed."""
     for seed in (4, 5):
         register(registry, architecture_of(), seed)
     registry.promote(4, expected=1, **BY_ANN)
@@ -167,14 +191,14 @@ def test_what_can_not_be_done_is_refused_and_changes_nothing(
     registry.retire(5, **BY_BOB)
     registry.promote(2, expected=1, **BY_ANN)
     registry.nominate(6, expected=None, **BY_ANN)
-    before = contents(client)
+    before = contents()
     with pytest.raises(VersionError) as refused:
         getattr(registry, change)(**words, actor="eve", reason="try", now_ms=NOON + 120_000)
     assert type(refused.value) is kind
     assert str(refused.value).startswith(said)
     assert refused.value.cure
     assert refused.value.exit_code == 1
-    assert contents(client) == before
+    assert contents() == before
 
 
 def test_a_candidate_is_signed_off_once(registry: Registry) -> None:
@@ -204,12 +228,6 @@ def test_what_was_made_from_another_version_is_promoted_by_people_only(registry:
     with pytest.raises(StaleCommand, match=r"version 2 was made from version 1, and version 3 answers by now"):
         registry.promote(2, expected=3, automatic=True, **BY_ANN)
     assert registry.promote(2, expected=3, **BY_ANN).incumbent == 2
-
-
-def contents(client: Client) -> dict[bytes, object]:
-    """Every key with what it holds."""
-    found: Any = client.keys("*")
-    return {key: client.dump(key) for key in found}
 
 
 def test_a_second_rollback_is_refused_with_who_rolled_back(registry: Registry) -> None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from models.weights import fresh_weights, weights_to_bytes
 
 if TYPE_CHECKING:
     from models.architecture import Architecture
-    from models.registry import Registry
 
 
-def register(registry: Registry, architecture: Architecture, seed: int = 0, parent: int | None = None) -> int:
+class Registered(Protocol):
+    """Where versions are registered: in Redis, or in memory."""
+
+    def register(
+        self,
+        architecture: Architecture,
+        weights: bytes,
+        *,
+        training: dict[str, Any],
+        parent: int | None,
+        actor: str,
+        reason: str,
+        now_ms: int,
+    ) -> int:
+        """The number of a new version."""
+
+
+def register(registry: Registered, architecture: Architecture, seed: int = 0, parent: int | None = None) -> int:
     """The number of a version with fresh weights; another seed is another version."""
     return registry.register(
         architecture,
