@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -31,6 +31,11 @@ MAX_FEATURES = 256
 MAX_LAGS = 4096
 MAX_PERIOD_STEPS = 1_000_000
 MAX_SQUASH = 100.0
+
+Activation = Literal["tanh", "softsign", "hard_tanh", "relu6"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
+# Fields that came later: they are written only where they say something, so that what is stored keeps its digest.
+LATER: dict[str, Any] = {"activation": "tanh"}
 
 Float32 = NDArray[np.float32]
 Weights = dict[str, Float32]
@@ -57,6 +62,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     `units` holds one number a stacked layer, bottom first. `gain` holds g_k, one a lead: in the
     "correction" form a forecast is x_t + S_t·g_k·f_k, in the "plain" form level_t + S_t·f_k.
+    `activation` is that of a cell's candidate and, in an LSTM, of its output; all that there are have bounds, since
+    a memory that is never reset could grow without end.
 
     Raises:
         VersionError: a value is outside what this killick can run.
@@ -74,6 +81,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     interval_ms: int
     period_steps: int
     head_inputs: bool = True
+    activation: Activation = "tanh"
 
     def __post_init__(self) -> None:
         _check_format(self.format)
@@ -81,6 +89,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             raise VersionError(f"cell is {self.cell!r}", "use 'lstm' or 'gru'")
         if self.form not in ("correction", "plain"):
             raise VersionError(f"form is {self.form!r}", "use 'correction' or 'plain'")
+        if self.activation not in ACTIVATIONS:
+            raise VersionError(f"activation is {self.activation!r}", f"use one of {', '.join(ACTIVATIONS)}")
         _within("number of layers", len(self.units), 1, MAX_LAYERS)
         for layer, units in enumerate(self.units):
             _within(f"units of layer {layer}", units, 1, MAX_UNITS)
@@ -159,7 +169,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     def to_json(self) -> bytes:
         """The architecture as JSON, always the same bytes for the same values."""
-        return msgspec.json.encode(self)
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return msgspec.json.encode({k: v for k, v in fields.items() if k not in LATER or v != LATER[k]})
 
     @classmethod
     def from_json(cls, data: bytes) -> Architecture:

@@ -14,8 +14,8 @@ import numpy as np
 
 from models.errors import DataError, VersionError
 from models.learning import EXPLODED, EpochReport, TrainingOutcome, diagnose, rate_at, went_wrong
-from models.training import Trainer
-from models.weights import fresh_weights
+from models.training import Moments, Trainer
+from models.weights import fresh_weights, with_zero_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from models.draws import Range, Windows
     from models.learning import TrainingSettings
     from models.sequences import Sequences, Spans
-    from models.training import Moments
 
 CLOSING_RATE_SHARE = 0.25
 TOO_HIGH = "lower training.rate or training.clip_norm"
@@ -65,7 +64,7 @@ def train(
         VersionError: the training exploded.
     """
     rng = np.random.default_rng(settings.seed)
-    start = fresh_weights(architecture, settings.seed) if weights is None else weights
+    start = _begun(architecture, settings) if weights is None else weights
     trainer = Trainer(architecture, sequences, settings, start)
     course = _Course(
         trainer,
@@ -78,13 +77,18 @@ def train(
     def closing() -> Callable[[float], float]:
         return _segments(trainer, spans.validation_end, settings, rng)
 
-    outcome = _run(course, architecture, closing, on_epoch, "untrained")
+    before: Literal["untrained", "before the update"] = "untrained" if weights is None else "before the update"
+    outcome = _run(course, architecture, closing, on_epoch, before)
     if outcome.exploded:
         raise VersionError(f"training {outcome.words}", TOO_HIGH)
     return outcome
 
 
 def _segments(
+def _begun(architecture: Architecture, settings: TrainingSettings) -> Weights:
+    return fresh_weights(architecture, settings.seed, settings.start, settings.head_start)
+
+
     trainer: Trainer, end: int, settings: TrainingSettings, rng: np.random.Generator
 ) -> Callable[[float], float]:
     """Epochs over all steps before `end`, the first one with burn-in; state is handed on from one to the next."""
@@ -130,7 +134,7 @@ def retrain(
         DataError: there is nothing to train or to validate on.
     """
     rng = np.random.default_rng(settings.seed)
-    start = fresh_weights(architecture, settings.seed) if weights is None else weights
+    start = _begun(architecture, settings) if weights is None else weights
     trainer = Trainer(architecture, sequences, settings, start)
     course = _Course(
         trainer,
@@ -182,7 +186,7 @@ def _run(
     trainer, settings = course.trainer, course.settings
     if not trainer.usable(*course.validation):
         raise DataError("the validation span holds no label", "give a longer history or a larger validation share")
-    reference = (trainer.evaluate(*course.training), trainer.evaluate(*course.validation))
+    reference = _reference(course, architecture, anew=before == "untrained")
     found = _search(course, reference[1], on_epoch, exactly)
     steps, wrong = trainer.moments.steps, found.wrong
     trainer.moments = found.kept
@@ -238,6 +242,16 @@ def _search(
 
 def _close(trainer: Trainer, epoch: Callable[[float], float], settings: TrainingSettings) -> str:
     """A few epochs at a low rate that take the validation span in; what went wrong, if anything did."""
+def _reference(course: _Course, architecture: Architecture, *, anew: bool) -> tuple[float, float]:
+    """The losses before training over both spans: of fresh weights those with the head at zero, however it begins."""
+    trainer, began = course.trainer, course.trainer.moments
+    if anew:
+        trainer.moments = Moments.of(architecture, with_zero_head(began.as_arrays(architecture)))
+    losses = trainer.evaluate(*course.training), trainer.evaluate(*course.validation)
+    trainer.moments = began
+    return losses
+
+
     for _ in range(settings.closing_epochs):
         loss = epoch(settings.rate * CLOSING_RATE_SHARE)
         if not math.isfinite(loss) or not trainer.moments.finite():

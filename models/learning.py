@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from models.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from models.architecture import Weights
 
@@ -21,6 +21,13 @@ OVERFIT_RISE = 1.05  # of the best validation loss
 EXPLODED = "exploded"  # a diagnosis
 DIVERGED = 10.0  # times the validation loss before training
 
+Optimiser = Literal["adam", "adamw", "rmsprop", "sgd"]
+Start = Literal["glorot", "he", "lecun", "orthogonal"]
+HeadStart = Literal["zero", "drawn"]
+OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
+STARTS: tuple[Start, ...] = get_args(Start)
+HEAD_STARTS: tuple[HeadStart, ...] = get_args(HeadStart)
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -30,6 +37,8 @@ class TrainingSettings:
     quarter of the rate, take in the validation span. Rates fall by `schedule`: "constant", "cosine", or
     "decaying" as 1/(1 + epoch/8). `batch_lanes` bounds the lanes of one step. `l1` and `l2` weigh absolute and
     squared kernels in the loss; `max_norm` bounds the norm of each unit's incoming weights, 0 leaves them free.
+    `momentum` is that of "sgd"; `weight_decay` is what "adamw" takes off kernels, a share of them times the rate.
+    `start` is how fresh kernels are drawn, `head_start` whether the last layer is drawn too or begins at zero.
 
     Raises:
         ConfigError: a value can't be used.
@@ -40,6 +49,11 @@ class TrainingSettings:
     closing_epochs: int = 3
     rate: float = 2e-3
     schedule: Literal["constant", "cosine", "decaying"] = "constant"
+    optimiser: Optimiser = "adam"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    start: Start = "glorot"
+    head_start: HeadStart = "zero"
     chunk: int = 48
     segments: int = 8
     burn_in_chunks: int = 1
@@ -59,6 +73,8 @@ class TrainingSettings:
             "patience": (1, 10_000),
             "closing_epochs": (0, 1_000),
             "rate": (1e-8, 1.0),
+            "momentum": (0.0, 0.999),
+            "weight_decay": (0.0, 1.0),
             "chunk": (2, 4_096),
             "segments": (1, 1_024),
             "burn_in_chunks": (0, 64),
@@ -78,9 +94,27 @@ class TrainingSettings:
         for name, allowed in (
             ("loss", ("huber", "mae", "mse")),
             ("schedule", ("constant", "cosine", "decaying")),
+            ("optimiser", OPTIMISERS),
+            ("start", STARTS),
+            ("head_start", HEAD_STARTS),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"training.{name} is {getattr(self, name)!r}", f"use one of {', '.join(allowed)}")
+        for problem, cure in optimiser_contradictions(self.optimiser, self.momentum, self.weight_decay):
+            raise ConfigError(problem, cure)
+
+
+def optimiser_contradictions(optimiser: str, momentum: float, weight_decay: float) -> Iterator[tuple[str, str]]:
+    """What of an optimiser's settings would do nothing: what is wrong, and the cure."""
+    if momentum and optimiser != "sgd":
+        yield f"training.momentum is {momentum:g} and training.optimiser is {optimiser!r}", "only 'sgd' takes momentum"
+    if weight_decay and optimiser != "adamw":
+        yield (
+            f"training.weight_decay is {weight_decay:g} and training.optimiser is {optimiser!r}",
+            "only 'adamw' takes it; training.l2 is there for all",
+        )
+    if optimiser == "adamw" and not weight_decay:
+        yield "training.optimiser is 'adamw' and training.weight_decay is 0", "set it above 0, or use 'adam'"
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Shape(NamedTuple):
     horizon: int
     head_inputs: bool
     carried: int
+    activation: str
     weights: tuple[tuple[int, ...], ...]
 
     @classmethod
@@ -54,8 +55,17 @@ class Shape(NamedTuple):
             architecture.horizon,
             architecture.head_inputs,
             architecture.carried_size,
+            architecture.activation,
             tuple(architecture.weight_shapes().values()),
         )
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": tf.tanh,
+    "softsign": tf.nn.softsign,
+    "hard_tanh": lambda x: tf.clip_by_value(x, -1.0, 1.0),
+    "relu6": tf.nn.relu6,
+}
 
 
 class Masks(NamedTuple):
@@ -199,6 +209,7 @@ def scan_waves(
     head_kernel, head_bias = weights[-2:]
     waves, tile = tf.shape(x)[0], tf.shape(x)[1]
     project, step = (_project_lstm, _step_lstm) if shape.cell == "lstm" else (_project_gru, _step_gru)
+    activate = _ACTIVATIONS[shape.activation]
     flat = x if masks is None else x * masks[0].inputs
     flat = tf.reshape(flat, [-1, shape.inputs])  # (W·T, I)
     gates = shape.units[0] * (4 if shape.cell == "lstm" else 3)
@@ -217,7 +228,7 @@ def scan_waves(
             fed = below if masks is None or i == 0 else below * masks[i].inputs
             projected = first[wave] if i == 0 else project(fed, *layer)
             hidden = state[0] if masks is None else state[0] * masks[i].hidden
-            stepped = step(projected, hidden, state, *layer)
+            stepped = step(activate, projected, hidden, state, *layer)
             after += [tf.where(moves, new, old) for new, old in zip(stepped, state, strict=True)]
             below = stepped[0]
         return wave + 1, tuple(after), tops.write(wave, below)
@@ -242,6 +253,7 @@ def _project_lstm(x: Tensor, kernel: Tensor, _recurrent: Tensor, bias: Tensor) -
 
 
 def _step_lstm(
+    activate: Callable[[Tensor], Tensor],
     projected: Tensor,
     hidden: Tensor,
     state: tuple[Tensor, ...],
@@ -252,8 +264,8 @@ def _step_lstm(
     """`(h, c)` after one step (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000)."""
     z = projected + tf.matmul(hidden, recurrent)  # (T, 4·U)
     i, f, g, o = tf.split(z, 4, axis=1)
-    c = tf.sigmoid(f) * state[1] + tf.sigmoid(i) * tf.tanh(g)
-    return tf.sigmoid(o) * tf.tanh(c), c
+    c = tf.sigmoid(f) * state[1] + tf.sigmoid(i) * activate(g)
+    return tf.sigmoid(o) * activate(c), c
 
 
 def _project_gru(x: Tensor, kernel: Tensor, _recurrent: Tensor, bias: Tensor) -> Tensor:
@@ -262,6 +274,7 @@ def _project_gru(x: Tensor, kernel: Tensor, _recurrent: Tensor, bias: Tensor) ->
 
 
 def _step_gru(
+    activate: Callable[[Tensor], Tensor],
     projected: Tensor,
     hidden: Tensor,
     state: tuple[Tensor, ...],
@@ -273,5 +286,5 @@ def _step_gru(
     x_z, x_r, x_h = tf.split(projected, 3, axis=1)
     h_z, h_r, h_h = tf.split(tf.matmul(hidden, recurrent) + bias[1], 3, axis=1)
     z = tf.sigmoid(x_z + h_z)
-    candidate = tf.tanh(x_h + tf.sigmoid(x_r + h_r) * h_h)
+    candidate = activate(x_h + tf.sigmoid(x_r + h_r) * h_h)
     return (z * state[0] + (1.0 - z) * candidate,)

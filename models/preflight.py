@@ -86,8 +86,8 @@ def expected_loss(architecture: Architecture, sequences: Sequences, end: int, lo
 
 
 def check_initial_loss(architecture: Architecture, sequences: Sequences, end: int, settings: TrainingSettings) -> Check:
-    """Whether the untrained network's loss is that of its reference, worked out without it."""
-    trainer = Trainer(architecture, sequences, settings, fresh_weights(architecture, settings.seed))
+    """Whether the loss of the untrained network, its head at zero, is that of its reference, worked out without it."""
+    trainer = Trainer(architecture, sequences, settings, fresh_weights(architecture, settings.seed, settings.start))
     found = trainer.evaluate(0, end)
     expected = expected_loss(architecture, sequences, end, settings.loss)
     passed = abs(found - expected) <= INITIAL_LOSS_TOLERANCE * max(abs(expected), 1e-9)
@@ -95,14 +95,19 @@ def check_initial_loss(architecture: Architecture, sequences: Sequences, end: in
 
 
 def check_handful(architecture: Architecture, sequences: Sequences, end: int, settings: TrainingSettings) -> Check:
-    """Whether a few hundred steps on a handful of sequences bring their loss down by half."""
+    """Whether a few hundred steps on a handful of sequences bring their loss down by half.
+
+    It tells of inputs, labels and the network alone: steps are Adam's, and nothing holds the weights back.
+    """
     bare = replace(settings, dropout=0.0, recurrent_dropout=0.0, l1=0.0, l2=0.0, max_norm=0.0)
+    bare = replace(bare, optimiser="adam", momentum=0.0, weight_decay=0.0)
     walk = Walk(sequences, end, settings.chunk, segments=max(settings.segments, HANDFUL))
     begin = max(0, min(settings.chunk, walk.longest - settings.chunk))
     whole = walk.batch(np.arange(walk.lanes), begin, begin + settings.chunk)
     fullest = np.argsort(-whole.known.sum(axis=(0, 2)), kind="stable")[:HANDFUL]
     batch = walk.batch(np.sort(fullest), begin, begin + settings.chunk)
-    trainer = Trainer(architecture, sequences, bare, fresh_weights(architecture, settings.seed))
+    weights = fresh_weights(architecture, settings.seed, settings.start, settings.head_start)
+    trainer = Trainer(architecture, sequences, bare, weights)
     carried = trainer.zero_state(len(batch.lanes))
     first = trainer.follow(batch, carried)[0]
     for _ in range(HANDFUL_STEPS):

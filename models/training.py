@@ -4,9 +4,8 @@ What is walked comes from outside (`models.sequences.Walk`, `models.draws.Window
 lane's chunk's end is where its next one starts. A chunk of burn-in moves the state and trains nothing. (Williams &
 Peng 1990.) How epochs make a training is in `models.epochs`.
 
-Adam is written out (Kingma & Ba 2015, algorithm 1, in its efficient form) so that the step is a function of
-weights and moments like everything else here: one compiled function serves all trainings of one shape, and
-nothing is left behind by them.
+The optimisers are written out, so that the step is a function of weights and moments like everything else here: one
+compiled function serves all trainings of one shape, and nothing is left behind by them.
 """
 
 from __future__ import annotations
@@ -31,11 +30,13 @@ if TYPE_CHECKING:
 
 SPIN_UP_STEPS = 64
 EVALUATION_CHUNK = 256  # steps a call when nothing is trained
-ADAM_FIRST, ADAM_SECOND, ADAM_TINY = 0.9, 0.999, 1e-7
+ADAM_FIRST, ADAM_SECOND = 0.9, 0.999
+RMSPROP_SECOND = 0.9
+TINY = 1e-7
 
 
 class Moments(NamedTuple):
-    """Weights in training with Adam's moments, as tensors in the architecture's order, and steps taken."""
+    """Weights in training with the optimiser's moments, as tensors in the architecture's order, and steps taken."""
 
     weights: list[Tensor]
     first: list[Tensor]
@@ -69,6 +70,9 @@ class Recipe(NamedTuple):
     l1: float
     l2: float
     max_norm: float
+    optimiser: str
+    momentum: float
+    weight_decay: float
 
     @classmethod
     def of(cls, architecture: Architecture, settings: TrainingSettings) -> Recipe:
@@ -82,6 +86,9 @@ class Recipe(NamedTuple):
             settings.l1,
             settings.l2,
             settings.max_norm,
+            settings.optimiser,
+            settings.momentum,
+            settings.weight_decay,
         )
 
 
@@ -236,10 +243,7 @@ def _compiled_step(recipe: Recipe) -> Callable[..., tuple[Tensor, ...]]:
             if recipe.l2:
                 mean += recipe.l2 * tf.add_n([tf.reduce_sum(weights[i] * weights[i]) for i in kernels])
         gradients = [tf.clip_by_norm(g, recipe.clip_norm) for g in tape.gradient(mean, weights)]
-        rate *= tf.sqrt(1.0 - ADAM_SECOND**number) / (1.0 - ADAM_FIRST**number)
-        first = [ADAM_FIRST * m + (1.0 - ADAM_FIRST) * g for m, g in zip(first, gradients, strict=True)]
-        second = [ADAM_SECOND * v + (1.0 - ADAM_SECOND) * g * g for v, g in zip(second, gradients, strict=True)]
-        moved = [w - rate * m / (tf.sqrt(v) + ADAM_TINY) for w, m, v in zip(weights, first, second, strict=True)]
+        moved, first, second = _moved(recipe, Moments(weights, first, second, number), gradients, rate)
         if recipe.max_norm:
             moved = [_bounded(w, recipe.max_norm) if i in kernels else w for i, w in enumerate(moved)]
         return moved, first, second, total, labels, after
@@ -251,6 +255,33 @@ def _compiled_step(recipe: Recipe) -> Callable[..., tuple[Tensor, ...]]:
     return tf.function(  # type: ignore[no-any-return]
         run, input_signature=[*signature, tf.TensorSpec([2], tf.int32)], jit_compile=False, autograph=False
     )
+
+
+def _moved(
+    recipe: Recipe, at: Moments, gradients: list[Tensor], rate: Tensor
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Weights and moments after the step whose number is `at.steps`, counted from 1.
+
+    "adam": Kingma & Ba (2015), algorithm 1, in its efficient form. "adamw": Loshchilov & Hutter (2019),
+    arXiv:1711.05101; biases don't decay. "rmsprop": Tieleman & Hinton (2012), lecture 6.5. "sgd" with momentum: Polyak
+    (1964). Constants and the place of the tiny number are those of Keras.
+    """
+    weights, first, second, number = at
+    if recipe.optimiser == "sgd":
+        first = [recipe.momentum * m - rate * g for m, g in zip(first, gradients, strict=True)]
+        return [w + m for w, m in zip(weights, first, strict=True)], first, second
+    if recipe.optimiser == "rmsprop":
+        second = [RMSPROP_SECOND * v + (1.0 - RMSPROP_SECOND) * g * g for v, g in zip(second, gradients, strict=True)]
+        moves = [rate * g / tf.sqrt(v + TINY) for g, v in zip(gradients, second, strict=True)]
+        return [w - move for w, move in zip(weights, moves, strict=True)], first, second
+    if recipe.optimiser == "adamw":
+        kernels, keep = _kernels(recipe.shape), 1.0 - rate * recipe.weight_decay
+        weights = [w * keep if i in kernels else w for i, w in enumerate(weights)]
+    rate *= tf.sqrt(1.0 - ADAM_SECOND**number) / (1.0 - ADAM_FIRST**number)
+    first = [ADAM_FIRST * m + (1.0 - ADAM_FIRST) * g for m, g in zip(first, gradients, strict=True)]
+    second = [ADAM_SECOND * v + (1.0 - ADAM_SECOND) * g * g for v, g in zip(second, gradients, strict=True)]
+    moved = [w - rate * m / (tf.sqrt(v) + TINY) for w, m, v in zip(weights, first, second, strict=True)]
+    return moved, first, second
 
 
 def _kernels(shape: Shape) -> list[int]:

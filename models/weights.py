@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.architecture import Architecture, Weights
+    from models.learning import HeadStart, Start
 
+HEAD_KERNEL = "head.kernel"
 MAX_HEADER_BYTES = 1 << 16
 _LENGTH_BYTES = 8
 _METADATA = "__metadata__"
@@ -31,22 +33,25 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     data_offsets: tuple[int, int]
 
 
-def fresh_weights(architecture: Architecture, seed: int) -> Weights:
-    """Untrained weights: Glorot uniform kernels, orthogonal recurrent ones, forget bias 1, head 0.
+def fresh_weights(
+    architecture: Architecture, seed: int, start: Start = "glorot", head_start: HeadStart = "zero"
+) -> Weights:
+    """Untrained weights: kernels by `start`, orthogonal recurrent ones, forget bias 1, other biases 0.
 
-    Since the head is zero, the untrained network is its own reference forecast (persistence in the
-    "correction" form). Glorot & Bengio (2010); Saxe et al. (2014), arXiv:1312.6120; the forget bias:
-    Jozefowicz et al. (2015).
+    While the head is zero, the untrained network is its own reference forecast (persistence in the
+    "correction" form); a `head_start` of "drawn" draws its kernel as the others. "glorot", "he" and "lecun" are
+    uniform: Glorot & Bengio (2010); He et al. (2015), arXiv:1502.01852; LeCun et al. (1998), "Efficient BackProp".
+    "orthogonal": Saxe et al. (2014), arXiv:1312.6120. The forget bias: Jozefowicz et al. (2015).
     """
     rng = np.random.default_rng(seed)
     weights: Weights = {}
     for name, shape in architecture.weight_shapes().items():
-        if name.startswith("head.") or name.endswith(".bias"):
+        if name.endswith(".bias") or (name == HEAD_KERNEL and head_start == "zero"):
             weights[name] = np.zeros(shape, np.float32)
-        elif name.endswith(".recurrent"):
+        elif name.endswith(".recurrent") or start == "orthogonal":
             weights[name] = _orthogonal(rng, shape[0], shape[1])
         else:
-            limit = math.sqrt(6.0 / (shape[0] + shape[1]))
+            limit = math.sqrt(_square_of_limit(start, shape[0], shape[1]))
             weights[name] = rng.uniform(-limit, limit, shape).astype(np.float32)
     if architecture.cell == "lstm":
         for layer, units in enumerate(architecture.units):
@@ -54,10 +59,24 @@ def fresh_weights(architecture: Architecture, seed: int) -> Weights:
     return weights
 
 
+def with_zero_head(weights: Weights) -> Weights:
+    """The weights with the head at zero: the network is then its own reference forecast."""
+    return {name: np.zeros_like(w) if name.startswith("head.") else w for name, w in weights.items()}
+
+
+def _square_of_limit(start: Start, fan_in: int, fan_out: int) -> float:
+    """Three times the variance that a uniform start gives a kernel."""
+    if start == "he":
+        return 6.0 / fan_in
+    return 3.0 / fan_in if start == "lecun" else 6.0 / (fan_in + fan_out)
+
+
 def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float32]:
-    """A (rows, columns) matrix with orthonormal rows; columns ≥ rows."""
-    q, r = np.linalg.qr(rng.normal(size=(columns, rows)))  # (columns, rows)
-    return np.ascontiguousarray((q * np.sign(np.diag(r))).T.astype(np.float32))
+    """A (rows, columns) matrix with orthonormal rows, or columns where there are fewer of them."""
+    longer, shorter = max(rows, columns), min(rows, columns)
+    q, r = np.linalg.qr(rng.normal(size=(longer, shorter)))
+    q *= np.sign(np.diag(r))
+    return np.ascontiguousarray((q.T if columns >= rows else q).astype(np.float32))
 
 
 def check_weights(architecture: Architecture, weights: Weights) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from models.learning import optimiser_contradictions
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -78,7 +80,9 @@ def of_monitor(monitor: MonitorSettings) -> Iterator[str]:
 
 
 def of_training(training: TrainingSettings) -> Iterator[str]:
-    """What [training] holds out that it would need to learn from."""
+    """What [training] holds out that it would need to learn from, and what of its optimiser would do nothing."""
+    for problem, cure in optimiser_contradictions(training.optimiser, training.momentum, training.weight_decay):
+        yield f"{problem}: {cure}"
     held_out = training.validation + training.evaluation
     if held_out > MAX_HELD_OUT:
         yield (

@@ -277,6 +277,9 @@ class NetworkSettings(Section):
     missing: bool = Field(default=True, description="input: a mark for each feature that is missing")
     squash: float = Field(default=3.0, gt=0, le=100, description="bound c of the inputs: c·tanh(input/c)")
     head_inputs: bool = Field(default=True, description="the last layer sees the inputs too")
+    activation: Literal["tanh", "softsign", "hard_tanh", "relu6"] = Field(
+        default="tanh", description="bound of a cell's candidate and of an LSTM's output; relu6 is 0…6"
+    )
     threads: int = Field(default=1, ge=1, le=256, description="threads of one network step")
 
 
@@ -295,10 +298,23 @@ class TrainingSettings(Section):
         le=1_000,
         description="epochs at its end, at a quarter of the rate, with validation span",
     )
-    rate: float = Field(default=2e-3, ge=1e-8, le=1, description="learning rate (Adam)")
+    rate: float = Field(default=2e-3, ge=1e-8, le=1, description="learning rate of the optimiser")
     schedule: Literal["constant", "cosine", "decaying"] = Field(
         default="constant",
         description="how the rate falls: not, to 5 % along a cosine, or as 1/(1 + epoch/8)",
+    )
+    optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = Field(
+        default="adam", description="what makes steps of gradients; adamw wants weight_decay"
+    )
+    momentum: float = Field(default=0.0, ge=0, le=0.999, description="share of the step before, with sgd alone")
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=1, description="share of the weights, times the rate, that adamw takes off at each step"
+    )
+    start: Literal["glorot", "he", "lecun", "orthogonal"] = Field(
+        default="glorot", description="how first weights are drawn; those from state to state are orthogonal"
+    )
+    head_start: Literal["zero", "drawn"] = Field(
+        default="zero", description="the last layer's first weights: zero begins as the reference forecast"
     )
     clip_norm: float = Field(default=1.0, ge=1e-6, le=1e6, description="limit of the gradient's norm")
     loss: Literal["huber", "mae", "mse"] = Field(default="huber", description="loss on scaled errors; Huber's δ is 1")

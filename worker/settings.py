@@ -229,6 +229,7 @@ class _OfFile(Settings):
     @classmethod
     def settings_customise_sources(
         cls,
+            activation=network.activation,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,

@@ -33,6 +33,30 @@ def test_json_comes_back_as_the_same_value_and_bytes() -> None:
     assert read.digest != sample().digest
 
 
+STORED = (  # as the first killick wrote it
+    b'{"format":1,"cell":"lstm","units":[4],"horizon":3,"form":"correction","features":["temp","dewp"],'
+    b'"target":"temp","inputs":{"level":true,"delta":true,"lags":24,"season_lags":[],"calendar":true,'
+    b'"missing":true,"squash":3.0},"gain":[0.5,0.75,1.0],"interval_ms":3600000,"period_steps":24,"head_inputs":true}'
+)
+
+
+def test_what_was_stored_before_there_were_more_choices_keeps_its_bytes() -> None:
+    """An architecture of old is read, and written again as the same bytes, so that its digest still holds."""
+    read = Architecture.from_json(STORED)
+    assert read == sample()
+    assert read.to_json() == STORED
+    assert read.digest == "7dc1a166bf4e7c3daeb64e50eaf78148878431c64388e56931ef387b1e7fa49b"
+
+
+@pytest.mark.parametrize("changes", [{"activation": "softsign"}])
+def test_a_later_choice_is_written_where_it_is_made(changes: dict[str, object]) -> None:
+    """It comes back, the digest differs, and a reader that does not know it would refuse it by name."""
+    made = sample(**changes)
+    assert Architecture.from_json(made.to_json()) == made
+    assert made.digest != sample().digest
+    assert set(msgspec.json.decode(made.to_json())) - set(msgspec.json.decode(STORED)) == set(changes)
+
+
 def test_input_names_are_as_many_as_the_input_size_for_every_choice() -> None:
     """Each switch adds exactly the inputs that it names."""
     for bits in range(1, 16):
@@ -115,6 +139,7 @@ def test_shapes_and_counts_of_a_stacked_network_are_those_worked_out_by_hand() -
         ({"inputs": Inputs(squash=0.0)}, "inputs.squash is 0"),
         ({"cell": "rnn"}, "cell is 'rnn'"),
         ({"form": "raw"}, "form is 'raw'"),
+        ({"activation": "relu"}, "activation is 'relu'"),
         ({"inputs": Inputs(level=False, delta=False, lags=0, calendar=False, missing=False)}, "no inputs"),
     ],
 )

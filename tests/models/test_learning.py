@@ -24,7 +24,18 @@ def test_rates_follow_their_schedule() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"epochs": 0}, "training.epochs is 0"), ({"rate": 2.0}, "training.rate"), ({"loss": "log"}, "'log'")],
+    [
+        ({"epochs": 0}, "training.epochs is 0"),
+        ({"rate": 2.0}, "training.rate"),
+        ({"loss": "log"}, "'log'"),
+        ({"optimiser": "lion"}, "'lion'"),
+        ({"start": "zero"}, "training.start is 'zero'"),
+        ({"head_start": "glorot"}, "training.head_start is 'glorot'"),
+        ({"optimiser": "sgd", "momentum": 1.0}, "training.momentum is 1.0"),
+        ({"momentum": 0.9}, "momentum is 0.9 and training.optimiser is 'adam'"),
+        ({"weight_decay": 0.1}, "weight_decay is 0.1 and training.optimiser is 'adam'"),
+        ({"optimiser": "adamw"}, "'adamw' and training.weight_decay is 0"),
+    ],
 )
 def test_impossible_settings_are_refused_by_name(changes: dict[str, object], says: str) -> None:
     """A setting out of range names itself and its limits."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.architecture import Architecture, Float32, Inputs, Weights
+from models.architecture import ACTIVATIONS, Activation, Architecture, Float32, Inputs, Weights
 from models.errors import ConfigError, VersionError
 from models.network import MAX_TILE, Network, configure
 from models.weights import fresh_weights
@@ -32,7 +32,9 @@ def _one_thread() -> None:
     configure(threads=1)
 
 
-def architecture_of(cell: str, units: tuple[int, ...], horizon: int = 5) -> Architecture:
+def architecture_of(
+    cell: str, units: tuple[int, ...], horizon: int = 5, activation: Activation = "tanh"
+) -> Architecture:
     """An architecture with 18 inputs."""
     return Architecture(
         cell=cell,  # type: ignore[arg-type]
@@ -44,6 +46,7 @@ def architecture_of(cell: str, units: tuple[int, ...], horizon: int = 5) -> Arch
         interval_ms=60_000,
         period_steps=60,
         inputs=Inputs(lags=8),
+        activation=activation,
     )
 
 
@@ -76,7 +79,8 @@ def keras_outputs(architecture: Architecture, weights: Weights, x: Float32, per_
     import keras
 
     kind = keras.layers.LSTM if architecture.cell == "lstm" else keras.layers.GRU
-    layers = [kind(units, stateful=True, return_sequences=True) for units in architecture.units]
+    how = {"stateful": True, "return_sequences": True, "activation": architecture.activation}
+    layers = [kind(units, **how) for units in architecture.units]
     head = keras.layers.Dense(architecture.horizon)
     names = list(weights)
     parts = []
@@ -95,10 +99,26 @@ def keras_outputs(architecture: Architecture, weights: Weights, x: Float32, per_
     return np.concatenate(parts)
 
 
-@pytest.mark.parametrize(("cell", "units"), [("lstm", (16,)), ("lstm", (12, 7)), ("gru", (16,)), ("gru", (12, 7))])
-def test_outputs_equal_those_of_stateful_keras_layers(cell: str, units: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("cell", "units", "activation"),
+    [
+        ("lstm", (16,), "tanh"),
+        ("lstm", (12, 7), "tanh"),
+        ("gru", (16,), "tanh"),
+        ("gru", (12, 7), "tanh"),
+        ("lstm", (12, 7), "softsign"),
+        ("gru", (12, 7), "softsign"),
+        ("lstm", (16,), "hard_tanh"),
+        ("gru", (16,), "hard_tanh"),
+        ("lstm", (16,), "relu6"),
+        ("gru", (16,), "relu6"),
+    ],
+)
+def test_outputs_equal_those_of_stateful_keras_layers(
+    cell: str, units: tuple[int, ...], activation: Activation
+) -> None:
     """Over 400 steps, cut into calls elsewhere than here, plain Keras gives the same within 1e-5."""
-    architecture = architecture_of(cell, units)
+    architecture = architecture_of(cell, units, activation=activation)
     weights = trained_weights(architecture)
     x, _, _ = random_waves(architecture, 400, 8)
     network = Network(architecture, weights)
@@ -111,6 +131,20 @@ def test_outputs_equal_those_of_stateful_keras_layers(cell: str, units: tuple[in
     expected = keras_outputs(architecture, weights, x, per_call=20)
     assert np.abs(expected).mean() > 0.05
     np.testing.assert_allclose(np.concatenate(parts), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS[1:])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_other_activations_pass_the_self_test_and_stay_within_bounds(cell: str, activation: Activation) -> None:
+    """Bits don't depend on the tile, and an input that never ends drives no output beyond what weights allow."""
+    architecture = architecture_of(cell, (24, 9), activation=activation)
+    weights = trained_weights(architecture)
+    network = Network(architecture, weights)
+    network.self_test()
+    x = np.full((2_000, 8, architecture.input_size), 3.0, np.float32)
+    outputs, _ = network.scan(x, np.ones(x.shape[:2], np.bool_), np.zeros((8, architecture.carried_size), np.float32))
+    most = np.abs(weights["head.kernel"]).sum(axis=0) * 6.0 + np.abs(weights["head.bias"])
+    assert (np.abs(outputs) <= most).all()
 
 
 @pytest.mark.parametrize(("cell", "units"), SHAPES)

@@ -8,14 +8,14 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from models.architecture import Architecture, Inputs
+from models.architecture import ACTIVATIONS, Activation, Architecture, Inputs
 from models.epochs import train
 from models.errors import DataError, VersionError
 from models.learning import EpochReport, TrainingSettings
 from models.network import Network, configure
 from models.preflight import check_handful, check_initial_loss, check_size, expected_loss, preflight
 from models.sequences import Sequences, Spans, Walk
-from models.training import Trainer
+from models.training import Moments, Recipe, Trainer, _moved
 from models.weights import fresh_weights
 
 HORIZON = 3
@@ -177,6 +177,73 @@ def test_a_step_goes_against_the_numeric_gradient(loss: Literal["huber", "mae", 
                 agreed += bool(np.isclose(moved[name][index] - before[index], -1e-3 * np.sign(slope), rtol=0.02))
     assert compared > 20
     assert agreed == compared
+
+
+OPTIMISERS: list[tuple[dict[str, object], str, dict[str, object]]] = [
+    ({}, "Adam", {}),
+    ({"optimiser": "adamw", "weight_decay": 0.2}, "AdamW", {"weight_decay": 0.2}),
+    ({"optimiser": "rmsprop"}, "RMSprop", {}),
+    ({"optimiser": "sgd"}, "SGD", {}),
+    ({"optimiser": "sgd", "momentum": 0.9}, "SGD", {"momentum": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("changes", "name", "options"), OPTIMISERS)
+def test_an_optimiser_goes_where_that_of_keras_goes(
+    changes: dict[str, object], name: str, options: dict[str, object]
+) -> None:
+    """Over thirty steps on the same gradients, at a rate that changes; biases don't decay."""
+    import keras
+    import tensorflow as tf
+
+    architecture = architecture_of()
+    recipe = Recipe.of(architecture, replace(QUICK, **changes))  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    start = {k: rng.normal(size=w.shape).astype(np.float32) for k, w in fresh_weights(architecture, 1).items()}
+    at = Moments.of(architecture, start)
+    theirs = [keras.Variable(w, name=key.replace(".", "_")) for key, w in start.items()]
+    optimiser = getattr(keras.optimizers, name)(learning_rate=1e-2, **options)
+    if name == "AdamW":
+        optimiser.exclude_from_weight_decay(var_names=["bias"])
+    for number in range(1, 31):
+        gradients = [tf.constant(rng.normal(size=w.shape).astype(np.float32)) for w in start.values()]
+        rate = 1e-2 if number < 15 else 3e-3
+        at = Moments(*_moved(recipe, at._replace(steps=number), gradients, np.float32(rate)), number)
+        optimiser.learning_rate = rate
+        optimiser.apply(gradients, theirs)
+    for (key, mine), other in zip(at.as_arrays(architecture).items(), theirs, strict=True):
+        assert np.abs(mine - start[key]).max() > 1e-2
+        np.testing.assert_allclose(mine, np.asarray(other), atol=1e-6, rtol=5e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimiser": "adamw", "weight_decay": 0.1},
+        {"optimiser": "rmsprop", "rate": 3e-3},
+        {"optimiser": "sgd", "rate": 0.1, "momentum": 0.9},
+        {"start": "he", "head_start": "drawn"},
+        {"start": "orthogonal"},
+    ],
+)
+def test_training_learns_by_other_ways_too(changes: dict[str, object]) -> None:
+    """Each optimiser and start ends well below the untrained network, whose loss is that with the head at zero."""
+    architecture, sequences = architecture_of(), learnable()
+    settings = replace(QUICK, **(dict[str, object](epochs=12) | changes))  # type: ignore[arg-type]
+    assert preflight(architecture_of(units=(2,)), sequences, SPANS, settings).passed
+    outcome = train(architecture, sequences, SPANS, settings)
+    assert outcome.best.validation_loss < 0.5 * outcome.reference_validation_loss
+    plain = train(architecture, sequences, SPANS, replace(QUICK, epochs=1))
+    assert outcome.reference_train_loss == plain.reference_train_loss
+    assert outcome.weights["layer0.kernel"].tobytes() != plain.weights["layer0.kernel"].tobytes()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS[1:])
+def test_training_learns_with_other_activations(activation: Activation) -> None:
+    """The step of training goes through the same activation as the running network."""
+    architecture, sequences = architecture_of(activation=activation), learnable()
+    outcome = train(architecture, sequences, SPANS, replace(QUICK, epochs=10))
+    assert outcome.best.validation_loss < 0.5 * outcome.reference_validation_loss
 
 
 def test_state_flows_from_chunk_to_chunk_and_a_fresh_series_starts_from_zero() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,15 @@ from safetensors import numpy as safetensors
 
 from models.architecture import Architecture, Inputs
 from models.errors import VersionError
-from models.weights import check_weights, fresh_weights, weights_digest, weights_from_bytes, weights_to_bytes
+from models.learning import STARTS, Start
+from models.weights import (
+    check_weights,
+    fresh_weights,
+    weights_digest,
+    weights_from_bytes,
+    weights_to_bytes,
+    with_zero_head,
+)
 
 ARCHITECTURE = Architecture(
     horizon=3,
@@ -64,6 +73,36 @@ def test_fresh_weights_are_those_of_the_named_initialisers() -> None:
         np.testing.assert_array_equal(weights[f"layer{layer}.bias"].reshape(4, units).sum(axis=1), [0, units, 0, 0])
     assert not weights["head.kernel"].any()
     assert not weights["head.bias"].any()
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_each_start_draws_kernels_as_its_paper_says(start: Start) -> None:
+    """Uniform within the limit and with its variance, or orthonormal; what is not a kernel is as ever."""
+    big = msgspec.structs.replace(ARCHITECTURE, units=(60, 40), horizon=90, gain=(1.0,) * 90)
+    weights, plain = fresh_weights(big, 3, start, "drawn"), fresh_weights(big, 3)
+    for name in ("layer0.kernel", "layer1.kernel", "head.kernel"):
+        fan_in, fan_out = weights[name].shape
+        kernel = weights[name].astype(float)
+        if start == "orthogonal":
+            products = kernel @ kernel.T if fan_in <= fan_out else kernel.T @ kernel
+            np.testing.assert_allclose(products, np.eye(min(fan_in, fan_out)), atol=1e-5)
+            continue
+        variance = {"glorot": 2 / (fan_in + fan_out), "he": 2 / fan_in, "lecun": 1 / fan_in}[start]
+        assert kernel.var() == pytest.approx(variance, rel=0.1)
+        assert 0.98 * (3 * variance) ** 0.5 < np.abs(kernel).max() <= (3 * variance) ** 0.5 * (1 + 1e-6)
+    for name in ("layer0.recurrent", "layer1.recurrent"):
+        np.testing.assert_allclose(weights[name] @ weights[name].T, np.eye(len(weights[name])), atol=1e-5)
+    for name in ("layer0.bias", "layer1.bias", "head.bias"):
+        assert weights[name].tobytes() == plain[name].tobytes()
+
+
+def test_a_drawn_head_changes_nothing_but_the_head() -> None:
+    """The layers below are those of the same seed with the head at zero; and the head can be put to zero again."""
+    drawn, zero = fresh_weights(ARCHITECTURE, 3, "he", "drawn"), fresh_weights(ARCHITECTURE, 3, "he")
+    assert drawn["head.kernel"].any()
+    assert not zero["head.kernel"].any()
+    again = with_zero_head(drawn)
+    assert {name: w.tobytes() for name, w in again.items()} == {name: w.tobytes() for name, w in zero.items()}
 
 
 def test_fresh_weights_follow_the_seed() -> None:

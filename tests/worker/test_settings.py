@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import pytest
 
 from models.errors import ConfigError
+from models.learning import TrainingSettings
 from worker import settings_text
 from worker.settings import Loaded, keys, load, variable
+from worker.wiring_updating import training_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,6 +96,9 @@ def test_environment_wins_over_file_wins_over_default(tmp_path: Path, monkeypatc
         ('[model]\nhalf_life = "1min"\n', "model.half_life = 1min is below model.interval"),
         ("[model]\nring = 10\n", "model.ring = 10 is below the 25"),
         ("[network]\nseason_lags = [24]\n", "network.season_lags = 24 is not below the period of 24 steps"),
+        ("[network]\nactivation = 'relu'\n", "network.activation = 'relu': should be 'tanh', 'softsign'"),
+        ("[training]\nmomentum = 0.9\n", "training.momentum is 0.9 and training.optimiser is 'adam': only 'sgd'"),
+        ("[training]\noptimiser = 'adamw'\n", "training.weight_decay is 0: set it above 0, or use 'adam'"),
         ("[network]\nsquash = nan\n", "network.squash = nan"),
         ("[network]\nunits = [2000]\n", "network.units = 2000"),
         ("[training]\nrate = inf\n", "training.rate = inf"),
@@ -177,13 +183,14 @@ def test_what_follows_reaches_series_form_and_architecture(tmp_path: Path) -> No
     found = loaded(
         tmp_path,
         '[model]\ninterval = "15min"\nhorizon = 3\nfeatures = ["a", "b"]\ntarget = "b"\n'
-        '[network]\nlags = 12\nseason_lags = [1, 4]\ncell = "gru"\n',
+        '[network]\nlags = 12\nseason_lags = [1, 4]\ncell = "gru"\nactivation = "softsign"\n',
     ).settings
     form = found.series_form()
     assert (form.period_steps, form.ring_steps, form.max_gap_steps) == (96, 97, 24)
     assert form.half_life_steps == 672.0
     architecture = found.architecture(gain=(1.0, 2.0, 3.0))
     assert (architecture.cell, architecture.horizon, architecture.target) == ("gru", 3, "b")
+    assert architecture.activation == "softsign"
     assert architecture.inputs.season_lags == (1, 4)
     assert architecture.ring_steps_needed < form.ring_steps
 
@@ -210,3 +217,13 @@ def test_what_is_in_force_reads_back_the_same(tmp_path: Path) -> None:
     shown = settings_text.in_force(found)
     assert "season_lags = [1, 2]  # file" in shown
     assert loaded(tmp_path, shown).settings == found.settings
+
+
+def test_a_training_has_every_setting_that_it_knows(tmp_path: Path) -> None:
+    """[training] has a setting for each field of a training, with its default, and hands it over."""
+    default = load().settings.training
+    for field in fields(TrainingSettings):
+        assert getattr(default, field.name) == field.default, field.name
+    text = "[training]\noptimiser = 'sgd'\nmomentum = 0.5\nstart = 'he'\nhead_start = 'drawn'\n"
+    found = training_settings(loaded(tmp_path, text).settings)
+    assert (found.optimiser, found.momentum, found.start, found.head_start) == ("sgd", 0.5, "he", "drawn")
