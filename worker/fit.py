@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from models.learning import EpochReport, TrainingOutcome, TrainingSettings
     from models.preflight import PreflightReport
     from models.registry import Registry
-    from models.scaling import SeriesForm
+    from models.scaling import Rows, SeriesForm
     from models.sequences import Sequences, Spans
     from worker.tail import TailSkill
 
@@ -122,22 +122,16 @@ def fit(history: History, plan: FitPlan, console: Console, progress_stream: Text
     """
     start_tensorflow(plan.threads)
     from models.preflight import preflight  # noqa: PLC0415 - these bring TensorFlow
-    from models.sequences import Spans, gains, sequences_of  # noqa: PLC0415
+    from models.sequences import Spans  # noqa: PLC0415
     from models.weights import weights_to_bytes  # noqa: PLC0415
     from worker.tail import tail_skill  # noqa: PLC0415
 
     partition, block = observations(history, plan.form, console)
     rows = partition.series.look(block.slot, block.step, block.values, block.present)
-    sequences = sequences_of(plan.architecture, plan.form, rows)
-    horizon = plan.architecture.horizon
-    spans = Spans.by_share(sequences.steps, plan.validation, plan.evaluation, horizon)
-    architecture = with_gain(plan.architecture, gains(sequences, spans.train_end))
+    steps = int(rows.step.max() - rows.step.min()) + 1
+    spans = Spans.by_share(steps, plan.validation, plan.evaluation, plan.architecture.horizon)
+    architecture, sequences = prepared(plan.architecture, plan.form, rows, spans)
     _print_spans(console, plan.form, spans, sequences.first_step, len(partition.names), len(block))
-    if not sequences.usable(0, spans.train_end):
-        raise DataError(
-            f"the training span ({spans.train_end} steps) holds no label",
-            "give a longer history: a series' first period and all that is missing train nothing",
-        )
     checks = preflight(architecture, sequences, spans, plan.training)
     for check in checks.checks:
         _say(console, f"preflight  {'passed' if check.passed else 'FAILED'}  {check.name}: {check.words}")
@@ -161,6 +155,23 @@ def fit(history: History, plan: FitPlan, console: Console, progress_stream: Text
         skill=found,
         training={**record(plan, data, spans, checks, outcome, found), "inputs": inputs},
     )
+
+
+def prepared(architecture: Architecture, form: SeriesForm, rows: Rows, spans: Spans) -> tuple[Architecture, Sequences]:
+    """The architecture with all that it takes from the training span, and the sequences to train it on.
+
+    Raises:
+        DataError: they would not fit into memory, or the training span holds no label.
+    """
+    from models.sequences import gains, sequences_of  # noqa: PLC0415 - this brings TensorFlow
+
+    sequences = sequences_of(architecture, form, rows)
+    if not sequences.usable(0, spans.train_end):
+        raise DataError(
+            f"the training span ({spans.train_end} steps) holds no label",
+            "give a longer history: a series' first period and all that is missing train nothing",
+        )
+    return with_gain(architecture, gains(sequences, spans.train_end)), sequences
 
 
 def observations(history: History, form: SeriesForm, console: Console) -> tuple[Partition, Block]:
