@@ -1,0 +1,186 @@
+"""A backtest in words: what pays, what it costs, whether an LSTM is worth it; a sentence each."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from worker.backtest_judged import ALWAYS, CONTROL, FROZEN
+from worker.durations import parse_duration
+from worker.report_numbers import DAY_MS, clock_words
+from worker.report_words import counted
+
+if TYPE_CHECKING:
+    from worker.backtest_judged import Advice, Faced, Judging
+    from worker.backtest_told import Backtested
+
+FEW_DAYS = 28  # of the online span: with fewer, days say little
+FEW_SEEDS = 3
+TONES: dict[Advice, str] = {
+    "updating": "promote", "frozen": "promote", "lstm": "promote", "baseline": "reject", "undecided": "inconclusive",
+    "nothing": "failed",
+}  # fmt: skip
+SPOKEN = {FROZEN: "the frozen LSTM", CONTROL: "the control", "rls": "online RLS", "seasonal": "seasonal naive"}
+MADE = {
+    FROZEN: "the frozen LSTM, trained once",
+    CONTROL: "the LSTM, updated once a week on old data alone",
+    "persistence": "baseline: the last observation goes on",
+    "seasonal": "baseline: what was observed a period ago",
+    "rls": "baseline: a linear model, updated online by recursive least squares",
+}
+WHEN = {ALWAYS: "once a day", "on-drift": "when drift is found", "on-skill": "when skill drops"}
+
+
+def spoken(name: str) -> str:
+    """The name in a sentence."""
+    return SPOKEN.get(name, name)
+
+
+def made_words(name: str) -> str:
+    """How its forecasts come about."""
+    when = when_words(name)
+    return MADE.get(name, f"the LSTM, updated {when}" if when else "")
+
+
+def when_words(name: str) -> str:
+    """When a policy updates; empty for what never does."""
+    if name.startswith("periodic:"):
+        length = parse_duration(name.removeprefix("periodic:"))
+        days = length.ms / DAY_MS
+        return f"every {length}" if days % 1 else "once a day" if days == 1 else f"every {days:.0f} days"
+    return WHEN.get(name, "")
+
+
+def share_words(share: float) -> str:
+    """A share without its sign: whole per cents from ten on."""
+    size = abs(100 * share)
+    return f"{size:.0f} %" if size >= 9.95 else f"{size:.1f} %"
+
+
+def less_words(faced: Faced) -> str:
+    """So much less error, or more."""
+    return f"{share_words(faced.share)} {'less' if faced.share >= 0 else 'more'} error"
+
+
+def interval_words(faced: Faced) -> str:
+    """The interval of a difference, in words; empty where there is none."""
+    if not (math.isfinite(faced.low) and math.isfinite(faced.high)):
+        return ""
+    low, high = (share_words(end) for end in (faced.low, faced.high))
+    if faced.low >= 0:
+        return f"95 %: {low} to {high} less"
+    if faced.high <= 0:
+        return f"95 %: {high} to {low} more"
+    return f"95 %: {low} more to {high} less"
+
+
+def outcome_words(judging: Judging) -> str:
+    """The advice in a few words."""
+    judged = judging.judged
+    return {
+        "updating": f"{judged.chosen} pays",
+        "frozen": "updating does not pay",
+        "lstm": "the LSTM pays",
+        "baseline": "an LSTM is not worth it" if judged.lstm is not None else "no LSTM was run",
+        "undecided": "hardly worth an LSTM",
+        "nothing": "nothing was scored",
+    }[judged.advice]
+
+
+def plain_words(judging: Judging) -> str:
+    """What to do, for who reads one line."""
+    judged, faced = judging.judged, judging.judged.against_baseline
+    if judged.lstm is None or judged.advice == "nothing":
+        best = f"; of the baselines {spoken(judged.baseline)} is the best" if judged.baseline else ""
+        return f"No policy was scored{best}."
+    against = f"{less_words(faced)} than {spoken(faced.other)}, the best baseline" if faced is not None else ""
+    if faced is not None and judged.advice == "baseline":
+        return (
+            f"Take {spoken(faced.other)}: the best LSTM, {spoken(judged.lstm)}, makes {less_words(faced)}, and has to "
+            "be trained."
+        )
+    if faced is not None and judged.advice == "undecided":
+        side = "lead" if faced.share >= 0 else "lag"
+        name = spoken(judged.lstm)
+        return f"{name[0].upper()}{name[1:]} makes {against}: a {side} that may be luck. What is simpler costs less."
+    if judged.advice == "updating" and judged.against_frozen is not None:
+        head = f"Update {_named(judged.chosen)}: {less_words(judged.against_frozen)} than the frozen LSTM"
+        return f"{head}{_cost_words(judging)}{'; ' + against if against else ''}."
+    name = "Leave the LSTM frozen" if judged.advice == "frozen" else _take_words(judged.lstm)
+    why = "no policy that updates makes less error beyond luck" if judged.advice == "frozen" else ""
+    told = f"it makes {against}" if against else ""
+    return f"{name}: {'; '.join(filter(None, (why, told)))}." if why or told else f"{name}."
+
+
+def _named(name: str | None) -> str:
+    when = when_words(name or "")
+    return f"{when} ({name})" if when else f"{name}"
+
+
+def _take_words(name: str) -> str:
+    return f"Update {_named(name)}" if when_words(name) else f"Take {spoken(name)}"
+
+
+def _cost_words(judging: Judging) -> str:
+    """What share of the gain of `always` for what share of its training; empty where that is not known."""
+    one = judging.standing(judging.judged.chosen)
+    if one is None or one.name == ALWAYS or one.gain_share is None or one.compute_share is None:
+        return ""
+    return f", {share_words(one.gain_share)} of what always gains for {share_words(one.compute_share)} of its training"
+
+
+def more_words(judging: Judging) -> list[str]:
+    """What else is to know before one acts on it, a sentence each."""
+    judged, told = judging.judged, judging.told
+    found = []
+    if judged.against_frozen is not None:
+        found.append(faced_words(judged.against_frozen))
+    if judged.against_baseline is not None:
+        found.append(faced_words(judged.against_baseline))
+    if judged.against_control is not None:
+        found.append(_control_words(judged.against_control))
+    if judged.advice in ("undecided", "baseline") and judged.against_frozen is not None:
+        pays = judged.against_frozen.clear and judged.against_frozen.share > 0
+        found.append(f"Of the policies, {judged.lstm} is the one to take." if pays else "Updating does not pay either.")
+    days = (told.end_ms - told.online_ms) / DAY_MS
+    if days < FEW_DAYS:
+        found.append(f"The online span has {days:.0f} days: too few to rest much on.")
+    if judged.lstm is not None and told.seeds < FEW_SEEDS:
+        found.append(f"With {counted(told.seeds, 'seed')} luck of training can't be told from skill: --seeds 5.")
+    return found
+
+
+def faced_words(faced: Faced) -> str:
+    """One against another, with its interval, its weeks and its seeds."""
+    weeks = f"better in {faced.better_weeks} of {counted(faced.weeks, 'week')}" if faced.weeks else ""
+    seeds = f"with {faced.better_seeds} of {counted(faced.seeds, 'seed')}" if faced.seeds > 1 else ""
+    rests = ", ".join(filter(None, (interval_words(faced), weeks, seeds)))
+    luck = "" if faced.clear else " That may be luck."
+    return f"{faced.name} against {spoken(faced.other)}: {less_words(faced)}{f' ({rests})' if rests else ''}.{luck}"
+
+
+def _control_words(faced: Faced) -> str:
+    if faced.clear and faced.share > 0:
+        return (
+            f"{faced.name} against the control, which is trained further on old data alone: {less_words(faced)}. So "
+            "much is due to what is new."
+        )
+    return (
+        f"{faced.name} is no better beyond luck than the control, which is trained further on old data alone: what "
+        "updating gains here may come from more training, not from what is new."
+    )
+
+
+def span_words(told: Backtested) -> str:
+    """How long was trained and how long forecast."""
+    before, after = ((end - begin) / DAY_MS for begin, end in
+                     ((told.begin_ms, told.online_ms), (told.online_ms, told.end_ms)))  # fmt: skip
+    return f"{before:,.0f} days to learn from, then {after:,.0f} days forecast as a live stream"
+
+
+def fit_words(told: Backtested) -> str:
+    """What the first fit took."""
+    if not told.fit_s:
+        return ""
+    mean = sum(told.fit_s) / len(told.fit_s)
+    return f"{clock_words(mean)}{' a seed' if len(told.fit_s) > 1 else ''}"
