@@ -1,17 +1,17 @@
 """What a retraining learns from: what is recorded since the stream began and the history of the first fit, as a lesson.
 
 registry ─► incumbent: network, what it was trained on ─┐
-archive + ledger, history of the fit ─► segments ───────┴─► Lesson, with its spans
+what is recorded, history of the fit ─► segments ───────┴─► Lesson, with its spans
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from consumers.past import newest_step, of_history, recorded
+from consumers.past import newest_step, of_history
 from models.drift_inputs import inputs_of
 from models.errors import ArchiveError, DataError, VersionError
 from models.strategies import cuts
@@ -22,9 +22,7 @@ from worker.retraining_tasks import Lesson
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumers.archive import Archive
     from consumers.archive_history import Histories
-    from consumers.ledger import Ledger
     from consumers.past import Stretch
     from models.learning import TrainingSettings
     from models.registry import VersionInfo
@@ -36,12 +34,25 @@ HALF_LIVES = 4  # of series state before the first step that is trained on, wher
 SERIES_SEED = 1
 
 
+class Recorded(Protocol):
+    """Reads what is recorded of a model's stream: archive and ledgers of a service, the file of a backtest."""
+
+    def __call__(self, *, since_step: int, alive: Callable[[], None]) -> tuple[list[Stretch], int]:
+        """Stretches of the series that are looked at, from about a step on, and how many series there are.
+
+        `alive` is called again and again while data is read.
+
+        Raises:
+            ArchiveError, LedgerError: what is recorded can't be read.
+            ServiceUnreachable: Redis did not answer.
+        """
+
+
 class Sources(NamedTuple):
     """Where a model's data and versions are."""
 
     registry: VersionDesk
-    ledgers: Callable[[], Sequence[Ledger]]
-    archive: Archive | None
+    recorded: Recorded
     histories: Histories | None
     newest: Callable[[], int | None]  # step that the monitor has counted
     tried: Callable[[], int | None]  # version whose live trial is under way
@@ -177,14 +188,7 @@ class Lessons:
         sources, shares = self._sources, self._shares
         since = (sources.newest() or 0) - shares.history_steps
         settling = HALF_LIVES * round(self._form.half_life_steps)
-        found, total = recorded(
-            sources.ledgers(),
-            sources.archive,
-            since_step=since - settling,
-            series=shares.series,
-            seed=SERIES_SEED,
-            alive=alive,
-        )
+        found, total = sources.recorded(since_step=since - settling, alive=alive)
         return found, total, since
 
     def _fitted_on(self, digest: str | None, notes: list[str]) -> list[Stretch]:

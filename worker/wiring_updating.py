@@ -18,6 +18,7 @@ from worker.verdicts import VerdictStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from consumers.past import Stretch
     from models.learning import TrainingSettings
     from models.server import Client
     from models.strategies import Grid
@@ -150,7 +151,8 @@ def _lessons(settings: Settings, client: Client) -> Lessons:
 
 
 def _sources(settings: Settings, client: Client) -> Sources:
-    from worker.lessons import Sources
+    from consumers.past import recorded
+    from worker.lessons import SERIES_SEED, Sources
 
     registered = wiring.registry(settings, client)
 
@@ -158,10 +160,17 @@ def _sources(settings: Settings, client: Client) -> Sources:
         stores = (PartitionStore(client, settings.model.name, n) for n in range(registered.partitions()))
         return max((s.newest for s in (store.standing() for store in stores) if s.newest is not None), default=None)
 
+    archive = wiring.archive(settings)
+
+    def stream(*, since_step: int, alive: Callable[[], None]) -> tuple[list[Stretch], int]:
+        ledgers = wiring.ledgers(settings, client)
+        return recorded(
+            ledgers, archive, since_step=since_step, series=settings.retraining.series, seed=SERIES_SEED, alive=alive
+        )
+
     return Sources(
         registry=registered,
-        ledgers=lambda: wiring.ledgers(settings, client),
-        archive=wiring.archive(settings),
+        recorded=stream,
         histories=wiring.histories(settings),
         newest=newest,
         tried=lambda: tried(settings, client),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from consumers.ledger import Ledger
+from consumers.past import recorded
 from models.decision import JudgementLimits
 from models.learning import TrainingSettings
 from models.registry import Registry
@@ -16,7 +17,7 @@ from models.times import rfc3339
 from models.weights import fresh_weights, weights_to_bytes
 from tests.streams import FORM, architecture_of, stream_of
 from tests.worker.following import count_all, follower, live
-from worker.lessons import Lessons, Shares, Sources
+from worker.lessons import SERIES_SEED, Lessons, Shares, Sources
 from worker.requests import RequestStore
 from worker.retrainer import Plans, Retrainer, Rules
 from worker.settling import Settler
@@ -25,6 +26,9 @@ from worker.verdict_making import Impact
 from worker.verdicts import VerdictStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from consumers.past import Stretch
     from models.server import Client
     from tests.consumers.living import Live
     from tests.streams import Stream
@@ -100,19 +104,23 @@ def drift(name: str, **evidence: Any) -> Request:
 def lessons(client: Client, model: str, tried: int | None = None, **shares: Any) -> Lessons:
     """What lessons are gathered by."""
     registry = Registry(client, model)
+    given: dict[str, Any] = {
+        "history_steps": 10_000, "series": 100, "validation": 0.2, "evaluation": 0.4, "recent_share": 0.5,
+        "recent_inputs_steps": 48, **shares,
+    }  # fmt: skip
+
+    def stream(*, since_step: int, alive: Callable[[], None]) -> tuple[list[Stretch], int]:
+        ledgers = [Ledger(client, model, number) for number in range(registry.partitions())]
+        return recorded(ledgers, None, since_step=since_step, series=given["series"], seed=SERIES_SEED, alive=alive)
+
     sources = Sources(
         registry=registry,
-        ledgers=lambda: [Ledger(client, model, number) for number in range(registry.partitions())],
-        archive=None,
+        recorded=stream,
         histories=None,
         newest=partial(_newest, client, model),
         tried=lambda: tried,
     )
-    given: dict[str, Any] = {
-        "history_steps": 10_000, "series": 100, "validation": 0.2, "evaluation": 0.4, "recent_share": 0.5,
-        "recent_inputs_steps": 48,
-    }  # fmt: skip
-    return Lessons(sources, FORM, Shares(**(given | shares)), TRAINING, 1)
+    return Lessons(sources, FORM, Shares(**given), TRAINING, 1)
 
 
 def _newest(client: Client, model: str) -> int | None:
