@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from models import rls
 from models.errors import DataError
 from models.references import seasonal_lags
 from models.windows import DAY_HOURS, HOUR_MS
 from worker.backtest_told import DayScore, LeadScore, ScoreSet, SeriesScore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from models.blocks import Block, Bools, Floats, Ints, Singles
     from models.scaling import SeriesForm
 
 DAY_MS = DAY_HOURS * HOUR_MS
-PIECE_CELLS = 400_000  # forecasts that are scored at once
+PIECE_CELLS = 65_536  # forecasts that are scored at once: what the caches hold
 REFERENCES = ("persistence", "seasonal")
 
 
@@ -67,7 +68,7 @@ class Truth:
         observed[at] = True
         target[at] = np.where(there, block.values[:, form.target_index], np.nan)
         held, began = _held(target, observed, form.max_gap_steps)
-        unit = _units(target, train_end_step - first)
+        unit = _units(target, max(0, train_end_step - first))
         return cls(tuple(names), form, first, train_end_step, target, observed, held, began, unit)
 
     @property
@@ -248,7 +249,18 @@ def baselines(truth: Truth, horizon: int, begin_step: int, leads: Sequence[int])
             piece = slot[begin : begin + rows], step[begin : begin + rows]
             scores.add(*piece, truth.reference(name, *piece, horizon))
         found[name] = scores.result(leads)
-    return found
+    scores = Scores(truth, horizon, begin_step)
+    for at, slots, issued in least_squares(truth, horizon):
+        scores.add(slots, np.full(len(slots), at), issued)
+    return found | {"rls": scores.result(leads)}
+
+
+def least_squares(truth: Truth, horizon: int) -> Iterator[tuple[int, Ints, Floats]]:
+    """The forecasts `(N, H)` of online least squares by step, with their slots; it learns from the first step on."""
+    past = rls.Past(truth.first_step, truth.target, truth.held, truth.began, truth.observed)
+    trained = max(0, truth.train_end_step - truth.first_step)
+    unit = _deviation(truth.target[:, :trained])  # what comes later is not known yet
+    yield from rls.forecasts(past, np.where(unit > 0, unit, 1.0), period_steps=truth.form.period_steps, horizon=horizon)
 
 
 def _held(target: Floats, observed: Bools, max_gap_steps: int) -> tuple[Floats, Ints]:
@@ -269,7 +281,7 @@ def _held(target: Floats, observed: Bools, max_gap_steps: int) -> tuple[Floats, 
 
 def _units(target: Floats, train_end: int) -> Floats:
     """The standard deviation of each series over its first columns."""
-    unit = _deviation(target[:, : max(0, train_end)])
+    unit = _deviation(target[:, :train_end])
     unit = np.where(unit > 0, unit, _deviation(target))
     return np.where(unit > 0, unit, 1.0)
 
