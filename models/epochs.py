@@ -1,7 +1,8 @@
 """A training: epoch after epoch until the validation loss falls no more, and what it came to in words.
 
 `train` makes a version of whole series whose state is carried on, from segment to segment across epochs (the fit).
-`retrain` makes one of windows of recent and of old data, from an incumbent's weights or fresh ones.
+`retrain` makes one of windows of recent and of old data, from an incumbent's weights or fresh ones. `update` is the
+plain one: so many steps over windows, which nothing stops early.
 """
 
 from __future__ import annotations
@@ -84,11 +85,11 @@ def train(
     return outcome
 
 
-def _segments(
 def _begun(architecture: Architecture, settings: TrainingSettings) -> Weights:
     return fresh_weights(architecture, settings.seed, settings.start, settings.head_start)
 
 
+def _segments(
     trainer: Trainer, end: int, settings: TrainingSettings, rng: np.random.Generator
 ) -> Callable[[float], float]:
     """Epochs over all steps before `end`, the first one with burn-in; state is handed on from one to the next."""
@@ -151,6 +152,38 @@ def retrain(
     return _run(course, architecture, closing if material.closing else None, None, before, exactly)
 
 
+class Updated(NamedTuple):
+    """What a plain update came to; an exploded one has the words for that, and weights that are of no use."""
+
+    weights: Weights
+    steps: int
+    seconds: float
+    wrong: str
+
+
+def update(
+    architecture: Architecture,
+    sequences: Sequences,
+    windows: Windows,
+    settings: TrainingSettings,
+    weights: Weights,
+    steps: int,
+) -> Updated:
+    """Weights after `steps` gradient steps over windows from `weights` on, at the rate of the settings.
+
+    Raises:
+        DataError: the windows hold no label.
+    """
+    started = time.monotonic()
+    trainer = Trainer(architecture, sequences, settings, weights)
+    epoch = _drawn(trainer, windows, settings, np.random.default_rng(settings.seed), steps)
+    loss = 0.0
+    while math.isfinite(loss) and trainer.moments.steps < steps:
+        loss = epoch(settings.rate)
+    wrong = "" if math.isfinite(loss) and trainer.moments.finite() else f"exploded: the loss became {loss}"
+    return Updated(trainer.moments.as_arrays(architecture), trainer.moments.steps, time.monotonic() - started, wrong)
+
+
 def _drawn(
     trainer: Trainer,
     windows: Windows,
@@ -209,6 +242,16 @@ def _run(
     )
 
 
+def _reference(course: _Course, architecture: Architecture, *, anew: bool) -> tuple[float, float]:
+    """The losses before training over both spans: of fresh weights those with the head at zero, however it begins."""
+    trainer, began = course.trainer, course.trainer.moments
+    if anew:
+        trainer.moments = Moments.of(architecture, with_zero_head(began.as_arrays(architecture)))
+    losses = trainer.evaluate(*course.training), trainer.evaluate(*course.validation)
+    trainer.moments = began
+    return losses
+
+
 def _search(
     course: _Course, reference: float, on_epoch: Callable[[EpochReport], None] | None, exactly: int | None
 ) -> _Search:
@@ -242,16 +285,6 @@ def _search(
 
 def _close(trainer: Trainer, epoch: Callable[[float], float], settings: TrainingSettings) -> str:
     """A few epochs at a low rate that take the validation span in; what went wrong, if anything did."""
-def _reference(course: _Course, architecture: Architecture, *, anew: bool) -> tuple[float, float]:
-    """The losses before training over both spans: of fresh weights those with the head at zero, however it begins."""
-    trainer, began = course.trainer, course.trainer.moments
-    if anew:
-        trainer.moments = Moments.of(architecture, with_zero_head(began.as_arrays(architecture)))
-    losses = trainer.evaluate(*course.training), trainer.evaluate(*course.validation)
-    trainer.moments = began
-    return losses
-
-
     for _ in range(settings.closing_epochs):
         loss = epoch(settings.rate * CLOSING_RATE_SHARE)
         if not math.isfinite(loss) or not trainer.moments.finite():

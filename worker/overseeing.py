@@ -28,10 +28,10 @@ from worker.pending import complete, fought, merged, together
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from models.registry import Registry
     from models.scaling import SeriesForm
     from worker.asking import Asking
     from worker.counting import Counting
+    from worker.desks import VersionDesk
     from worker.drifting import DriftWatch
     from worker.judging import Judging
 
@@ -52,7 +52,7 @@ class Minds:
 class Overseer:
     """Looks after one model's versions."""
 
-    def __init__(self, registry: Registry, form: SeriesForm, ahead_steps: int, minds: Minds) -> None:
+    def __init__(self, registry: VersionDesk, form: SeriesForm, ahead_steps: int, minds: Minds) -> None:
         """`ahead_steps`: how far a step may lie ahead."""
         self._registry = registry
         self._features = form.features
@@ -104,7 +104,7 @@ class Overseer:
         for one in parts:
             one.watched = self.watched
 
-    def look(self, parts: Sequence[Counting], until: int, now_ms: int, hold: Callable[[], None] = lambda: None) -> None:
+    def look(self, parts: Sequence[Counting], until: int, now_ms: int, hold: Callable[[], None]) -> None:
         """Make something of what was counted; all partitions that move are past the steps before `until`.
 
         `hold` is called before what may take long.
@@ -113,10 +113,10 @@ class Overseer:
             FencedError, OffsetConflict: another monitor leads, or Redis lost its tail: open anew.
             ServiceUnreachable: Redis did not answer: open anew.
         """
-        self._feed(parts, until, now_ms, hold)
+        self.feed(parts, until, now_ms, hold)
         hold()
-        self._judge(parts, until, now_ms)
-        self._ask(parts, now_ms)
+        self.judge(parts, until, now_ms)
+        self.ask(parts, now_ms)
 
     def book(self, parts: Sequence[Counting]) -> Book:
         """The sums of all partitions."""
@@ -129,7 +129,8 @@ class Overseer:
             one.touched.clear()
         return self._merged
 
-    def _feed(self, parts: Sequence[Counting], until: int, now_ms: int, hold: Callable[[], None]) -> None:
+    def feed(self, parts: Sequence[Counting], until: int, now_ms: int, hold: Callable[[], None] = lambda: None) -> None:
+        """Show the detectors what is over; as `look`."""
         drifts = self._minds.drifts
         losses = merged((one.losses for one in parts), drifts.state.step)
         over = complete(losses, until=until, ahead_steps=self._ahead_steps)
@@ -150,7 +151,7 @@ class Overseer:
                 drifts.judge_trend(book, drifts.state.version, hour, newest, now_ms)
         drifts.save()
 
-    def _judge(self, parts: Sequence[Counting], until: int, now_ms: int) -> None:
+    def judge(self, parts: Sequence[Counting], until: int, now_ms: int) -> None:
         """Let gate and guard look at what versions that run side by side did."""
         judging = self._minds.judging
         duels = together((one.duels for one in parts), judging.state.step)
@@ -160,7 +161,7 @@ class Overseer:
         clock = None if hour is None else hour * HOUR_MS // self._interval_ms
         judging.look(Evidence(duels, over, running, clock), now_ms)
 
-    def _ask(self, parts: Sequence[Counting], now_ms: int) -> None:
+    def ask(self, parts: Sequence[Counting], now_ms: int) -> None:
         """Ask for retraining where time, pairs or skill say so."""
         book, version = self.book(parts), self.aliases.incumbent
         hour = book.newest_hour()

@@ -36,6 +36,7 @@ from worker.sections import (
     SwapSettings,
     TrainingSettings,
 )
+from worker.sections_backtest import UpdateSettings
 from worker.sections_updating import ApiSettings, ImpactSettings, JudgementSettings, RetrainingSettings
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Settings(BaseSettings):
     training: TrainingSettings = Field(default=TrainingSettings(), description=TrainingSettings.about)
     retraining: RetrainingSettings = Field(default=RetrainingSettings(), description=RetrainingSettings.about)
     judgement: JudgementSettings = Field(default=JudgementSettings(), description=JudgementSettings.about)
+    update: UpdateSettings = Field(default=UpdateSettings(), description=UpdateSettings.about)
     impact: ImpactSettings = Field(default=ImpactSettings(), description=ImpactSettings.about)
     api: ApiSettings = Field(default=ApiSettings(), description=ApiSettings.about)
     http: HttpSettings = Field(default=HttpSettings(), description=HttpSettings.about)
@@ -133,6 +135,11 @@ class Settings(BaseSettings):
     def max_ahead_ms(self) -> int:
         """How far an observation may lie beyond its record's timestamp, in milliseconds."""
         return self.model.max_ahead.ms
+
+    @property
+    def ahead_steps(self) -> int:
+        """How far an observation may lie ahead, in steps; at least one."""
+        return max(1, self.max_ahead_ms // self.interval_ms)
 
     @property
     def ring_steps_needed(self) -> int:
@@ -222,6 +229,7 @@ class Settings(BaseSettings):
             interval_ms=self.interval_ms,
             period_steps=self.period_steps,
             head_inputs=network.head_inputs,
+            activation=network.activation,
         )
 
 
@@ -229,7 +237,6 @@ class _OfFile(Settings):
     @classmethod
     def settings_customise_sources(
         cls,
-            activation=network.activation,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,

@@ -276,17 +276,12 @@ def monitor(settings: Settings, client: Client) -> tuple[Monitor, ModelStore]:
     """
     from consumers.ledger import Ledger
     from consumers.opening import new_token
-    from models.drift_limits import DriftLimits
     from worker.archiving import Archiver
-    from worker.asking import Asking
-    from worker.drifting import DriftWatch
-    from worker.gate import Limits as Judged
-    from worker.judging import Judging
     from worker.monitoring import Monitor, Times
-    from worker.overseeing import Minds
     from worker.partition_monitor import PartitionMonitor
     from worker.store import ModelStore, PartitionStore
     from worker.verdicts import VerdictStore
+    from worker.wiring_minds import minds
 
     form, name, token = settings.series_form(), settings.model.name, new_token()
     kept = archive(settings)
@@ -300,28 +295,10 @@ def monitor(settings: Settings, client: Client) -> tuple[Monitor, ModelStore]:
             return monitor, None
         return monitor, Archiver(kept, ledger, store, form, settings.archive.rows, after_steps)
 
-    drift = settings.drift
-    limits = DriftLimits(
-        false_alarms=drift.false_alarms, calibration_steps=drift.calibration_steps, ks=drift.ks, psi=drift.psi,
-        trend_p=drift.trend_p,
-    )  # fmt: skip
     store, registered = ModelStore(client, name, token), registry(settings, client)
-    times = Times(settings.monitor.lease.ms, max(1, settings.max_ahead_ms // settings.interval_ms))
-    judgement = settings.judgement
-    judged = Judged(
-        interval_ms=settings.interval_ms,
-        ahead_steps=times.ahead_steps,
-        approval=judgement.approval == "required",
-        guard_alpha=judgement.guard_alpha,
-        breaker_ratio=judgement.breaker_ratio,
-        breaker_steps=judgement.breaker_steps,
-    )
-    minds = Minds(
-        DriftWatch(store, limits, settings.interval_ms),
-        Judging(store, registered, VerdictStore(client, name).of_version, judged),
-        Asking(store, settings.retraining.every.ms, settings.retraining.pairs),
-    )
-    return Monitor(registered, form, store, minds, opens, times), store
+    judged_by = minds(settings, store, registered, VerdictStore(client, name))
+    times = Times(settings.monitor.lease.ms, settings.ahead_steps)
+    return Monitor(registered, form, store, judged_by, opens, times), store
 
 
 class Monitored(NamedTuple):

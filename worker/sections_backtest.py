@@ -1,0 +1,28 @@
+"""The settings of the plain update, which a backtest makes where no gate is asked for.
+
+As `worker/sections.py`, which the rest of the settings is in.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from worker.durations import Duration
+from worker.sections import PositiveLength, Section
+
+DAY_MS = 86_400_000
+
+
+class UpdateSettings(Section):
+    """The plain update."""
+
+    about: ClassVar[str] = "The plain update of `killick backtest --gate off`: so many steps, live at once, unjudged."
+
+    rate: float = Field(default=5e-4, ge=1e-8, le=1, description="learning rate (Adam)")
+    steps: int = Field(default=30, ge=1, le=100_000, description="gradient steps")
+    recent: PositiveLength = Field(
+        default=Duration(28 * DAY_MS), description="how much of the newest data counts as recent"
+    )
+    recent_share: float = Field(default=0.5, gt=0, le=1, description="share of recent windows; the rest is older")
