@@ -1,7 +1,7 @@
-"""Where trainings run: in processes of this machine, or on a Dask cluster; both as `concurrent.futures.Executor`.
+"""Where trainings run: in processes of this machine, or on a Dask cluster; all as `concurrent.futures.Executor`.
 
-A process of ours trains nothing itself: what a training takes of memory is given back with its process, and a
-training that is not wanted any more is ended with it.
+A service trains nothing itself: what a training takes of memory is given back with its process, and a training that is
+not wanted any more is ended with it. A backtest, which has nothing else to do meanwhile, trains where it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,9 +20,9 @@ from models.errors import ConfigError, KillickError, ServiceUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Executor
 
 PROCESSES = "processes"
+INLINE = "inline"  # in this process, one after the other: no setting says so
 SET_PDEATHSIG = 1  # prctl(2)
 END_S = 5.0  # what a process has to end by itself
 CONNECT_S = 10
@@ -39,12 +39,27 @@ def trainings(where: str, workers: int) -> Iterator[Executor]:
         ConfigError: a cluster is asked for, and its client is not installed.
         ServiceUnreachable: the cluster does not answer.
     """
-    if where == PROCESSES:
+    if where == INLINE:
+        yield Inline()
+    elif where == PROCESSES:
         with _processes(workers) as executor:
             yield executor
     else:
         with _cluster(where) as executor:
             yield executor
+
+
+class Inline(Executor):
+    """Runs what it is given before it returns; Ctrl-C ends it there."""
+
+    def submit(self, work: Callable[..., Returned], /, *arguments: Any, **options: Any) -> Future[Returned]:
+        """The outcome, which is there already."""
+        future: Future[Returned] = Future()
+        try:
+            future.set_result(work(*arguments, **options))
+        except Exception as error:  # noqa: BLE001 - handed to whoever asks for the outcome
+            future.set_exception(error)
+        return future
 
 
 @contextmanager

@@ -14,8 +14,8 @@ import distributed
 import pytest
 
 from models.errors import DataError, ServiceUnreachable
-from tests.streams import AtOnce
-from worker.executors import PROCESSES, Ended, TrainingError, Work, trainings
+from worker.executors import INLINE, PROCESSES, Ended, TrainingError, Work, trainings
+from worker.sections_updating import check_executor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +52,11 @@ def complains(number: int) -> int:
     return number
 
 
+def interrupted() -> None:
+    """As Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def alive(process: int) -> bool:
     """Whether it is there and no zombie."""
     status = Path(f"/proc/{process}/stat")
@@ -74,7 +79,19 @@ def test_trainings_run_in_processes_that_end_with_them() -> None:
     assert 1 <= len(set(found)) <= 2
     for process in set(found):
         wait_until_gone(process)
-    assert work(AtOnce()).run("evens", complains, [(4,), (2,)]) == [4, 2]
+
+
+def test_a_backtest_trains_where_it_is() -> None:
+    """In this process, in order, one after the other; refusals come through, a signal is not swallowed."""
+    with trainings(INLINE, 4) as executor:
+        assert work(executor).run("pids", pid, [(0,), (1,)]) == [os.getpid()] * 2
+        assert work(executor).run("evens", complains, [(4,), (2,)]) == [4, 2]
+        with pytest.raises(DataError, match="3 is odd: give an even one"):
+            work(executor).run("odd", complains, [(2,), (3,)])
+        with pytest.raises(KeyboardInterrupt):
+            work(executor).run("signal", interrupted, [()])
+    with pytest.raises(ValueError, match='should be "processes"'):
+        check_executor(INLINE)  # a retrainer, whose lease would run out meanwhile, must not
 
 
 def test_a_refusal_comes_through_as_it_was() -> None:
