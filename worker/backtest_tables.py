@@ -1,0 +1,264 @@
+"""A backtest for terminals and for programs: tables, and one JSON object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich.table import Table
+
+from models.audit import printable
+from models.times import rfc3339
+from worker.backtest_judged import Judging, mean_of
+from worker.report_backtest_words import plain_words, span_words
+from worker.report_numbers import DAY_MS, MINUS, NONE, clock_words, figure, skill_words
+from worker.report_words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import Console
+
+    from worker.backtest_judged import Standing
+    from worker.backtest_told import Backtested, LeadScore, PolicyRun, ScoreSet, SeriesScore
+
+MEASURES = {
+    "mse": "MSE by lead",
+    "mse_upto": "MSE, mean over leads 1 to",
+    "skill": "skill against persistence by lead",
+    "skill_seasonal": "skill against seasonal naive by lead",
+}
+MOST_SERIES = 40  # rows of the table by series; all are in the JSON
+
+
+def print_tables(told: Backtested, console: Console) -> None:
+    """How good each way to forecast was, by lead and by series too, and what updating cost."""
+    judging = Judging(told)
+    chosen = judging.judged.chosen
+    told_of = f"{counted(told.series, 'series', 'series')}, {span_words(told)}"
+    _say(console, f"{told.file}: {told_of}; gate {'on' if told.gate else 'off'}, {counted(told.seeds, 'seed')}")
+    by_lead = (_by_lead(judging, chosen, measure) for measure in MEASURES)
+    for table in (_errors(judging, chosen), *by_lead, _costs(judging, chosen), _by_series(judging)):
+        if table.row_count:
+            console.print()
+            console.print(table)
+    _say(console, "")
+    _say(console, "Errors are in standard deviations of each series over the training span, MAPE is in per cent.")
+    _say(console, plain_words(judging))
+
+
+def as_json(told: Backtested) -> str:
+    """Everything that was found, as one JSON object; figures of a policy are means over seeds."""
+    judging = Judging(told)
+    return msgspec.json.encode(
+        {
+            "file": told.file,
+            "model": told.model,
+            "target": told.target,
+            "interval_ms": told.interval_ms,
+            "horizon": told.horizon,
+            "leads": told.leads,
+            "series": told.series,
+            "observations": told.observations,
+            "begin": rfc3339(told.begin_ms),
+            "online": rfc3339(told.online_ms),
+            "end": rfc3339(told.end_ms),
+            "gate": told.gate,
+            "seeds": told.seeds,
+            "fit_s": told.fit_s,
+            "says": plain_words(judging),
+            "policies": [_policy(judging, name) for name in dict.fromkeys(run.policy for run in told.runs)],
+            "baselines": [
+                {"baseline": name, **_scored(judging, name), "daily": _daily(scores)}
+                for name, scores in told.baselines.items()
+            ],
+            "runs": [_run(run, told.interval_ms) for run in told.runs],
+        }
+    ).decode()
+
+
+def _policy(judging: Judging, name: str) -> dict[str, Any]:
+    runs, one = judging.runs(name), judging.standing(name)
+    assert one is not None  # noqa: S101 - it has runs
+    return {
+        "policy": name,
+        "observations": _whole(mean_of(run.observations for run in runs)),
+        **_scored(judging, name),
+        "mse_deviation": one.deviation,
+        "retrainings": _whole(one.retrainings),
+        "promotions": _whole(one.promotions),
+        "rollbacks": _whole(one.rollbacks),
+        "gradient_steps": _whole(one.gradient_steps),
+        "training_s": one.training_s,
+        "seconds": one.seconds,
+        "gain_share": one.gain_share,
+        "training_share": one.compute_share,
+    }
+
+
+def _scored(judging: Judging, name: str) -> dict[str, Any]:
+    """The errors of a policy or a baseline, by lead and by series too."""
+    sets = judging.scores(name)
+
+    def over(value: Callable[[ScoreSet], float | None]) -> float | None:
+        return mean_of(value(scores) for scores in sets)
+
+    return {
+        "pairs": _whole(over(lambda one: one.pairs)),
+        "mse": over(lambda one: one.mse),
+        "mae": over(lambda one: one.mae),
+        "mape": over(lambda one: one.mape),
+        "skill": over(lambda one: one.skill_persistence),
+        "skill_seasonal": over(lambda one: one.skill_seasonal),
+        "by_lead": [_lead(scores) for scores in zip(*(one.leads for one in sets), strict=True)],
+        "per_series": {
+            scores[0].series: _series(scores, judging.told.leads)
+            for scores in zip(*(one.series for one in sets), strict=True)
+        },
+    }
+
+
+def _lead(scores: Sequence[LeadScore]) -> dict[str, Any]:
+    return {
+        "lead": scores[0].lead,
+        "pairs": _whole(mean_of(one.pairs for one in scores)),
+        "mse": mean_of(one.mse for one in scores),
+        "mae": mean_of(one.mae for one in scores),
+        "mape": mean_of(one.mape for one in scores),
+        "mse_upto": mean_of(one.upto for one in scores),
+        "skill": mean_of(one.skill_persistence for one in scores),
+        "skill_seasonal": mean_of(one.skill_seasonal for one in scores),
+    }
+
+
+def _series(scores: Sequence[SeriesScore], leads: Sequence[int]) -> dict[str, Any]:
+    return {
+        "pairs": _whole(mean_of(one.pairs for one in scores)),
+        "mse": mean_of(one.mse for one in scores),
+        "mae": mean_of(one.mae for one in scores),
+        "mape": mean_of(one.mape for one in scores),
+        "skill": mean_of(one.skill_persistence for one in scores),
+        "skill_seasonal": mean_of(one.skill_seasonal for one in scores),
+        "mse_upto": {str(lead): mean_of(one.upto[at] for one in scores) for at, lead in enumerate(leads)},
+    }
+
+
+def _run(run: PolicyRun, interval_ms: int) -> dict[str, Any]:
+    return {
+        "policy": run.policy,
+        "seed": run.seed,
+        "observations": run.observations,
+        "mse": run.scores.mse,
+        "mae": run.scores.mae,
+        "mape": run.scores.mape,
+        "skill": run.scores.skill_persistence,
+        "skill_seasonal": run.scores.skill_seasonal,
+        "mse_upto": {str(one.lead): one.upto for one in run.scores.leads},
+        "retrainings": run.retrainings,
+        "promotions": run.promotions,
+        "rollbacks": run.rollbacks,
+        "gradient_steps": run.gradient_steps,
+        "training_s": run.training_s,
+        "seconds": run.seconds,
+        "daily": _daily(run.scores),
+        "versions": [{"version": version, "since": rfc3339(step * interval_ms)} for version, step in run.versions],
+        "happened": [
+            {"time": rfc3339(one.step * interval_ms), "it": one.kind, "version": one.version, "words": one.words}
+            for one in run.happened
+        ],
+    }
+
+
+def _daily(scores: ScoreSet) -> list[dict[str, Any]]:
+    return [
+        {"day": rfc3339(one.day * DAY_MS)[:10], "pairs": one.pairs, "mse": one.mse, "persistence": one.persistence}
+        for one in scores.daily
+    ]
+
+
+def _whole(value: float | None) -> float | None:
+    """A mean of counts as a count, where it is one."""
+    return int(value) if value is not None and value == int(value) else value
+
+
+def _errors(judging: Judging, chosen: str | None) -> Table:
+    several = judging.told.seeds > 1
+    table = _table(
+        "over all leads", "MSE", *(["±"] if several else []), "MAE", "MAPE", "skill: persistence", "seasonal"
+    )
+    for one in judging.standings:
+        spread = [NONE if one.deviation is None else figure(one.deviation)] if several else []
+        table.add_row(
+            _named(one, chosen), figure(one.mse), *spread, figure(one.mae), figure(one.mape),
+            skill_words(one.skill_persistence), skill_words(one.skill_seasonal), style=_style(one, chosen),
+        )  # fmt: skip
+    return table
+
+
+def _by_lead(judging: Judging, chosen: str | None, measure: str) -> Table:
+    """A measure at each lead, a row for each way to forecast."""
+    words = skill_words if measure.startswith("skill") else figure
+    table = _table(MEASURES[measure], *(str(lead) for lead in judging.told.leads))
+    for one in judging.standings:
+        sets = judging.scores(one.name)
+        found = [_lead(scores) for scores in zip(*(scores.leads for scores in sets), strict=True)]
+        table.add_row(_named(one, chosen), *(words(lead[measure]) for lead in found), style=_style(one, chosen))
+    return table
+
+
+def _costs(judging: Judging, chosen: str | None) -> Table:
+    """What the policies trained, and what share of the gain and of the training of `always` that is."""
+    table = _table(
+        "updating", "retrainings", "promotions", "rollbacks", "training", "whole run", "of gain", "of training"
+    )
+    for one in judging.standings:
+        if one.policy:
+            table.add_row(
+                _named(one, chosen), *(_count(n) for n in (one.retrainings, one.promotions, one.rollbacks)),
+                clock_words(one.training_s or 0.0), _share(one.gain_share),
+                _share(one.compute_share), style=_style(one, chosen),
+            )  # fmt: skip
+    return table
+
+
+def _by_series(judging: Judging) -> Table:
+    """The MSE of each series, a column for each way to forecast; the loudest first."""
+    names = [one.name for one in judging.standings]
+    errors = {name: judging.by_series(name, lambda one: one.mse) for name in names}
+    loudest = [series for series, _ in judging.loudest]
+    table = _table("MSE by series", *names)
+    if len(loudest) > 1:
+        for series in loudest[:MOST_SERIES]:
+            table.add_row(f"  {printable(series)}", *(figure(errors[name].get(series)) for name in names))
+        if len(loudest) > MOST_SERIES:
+            table.add_row(f"  and {len(loudest) - MOST_SERIES:,} more: --json")
+    return table
+
+
+def _table(first: str, *headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(f"  {first}", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", overflow="fold")
+    return table
+
+
+def _named(one: Standing, chosen: str | None) -> str:
+    return f"{'▸' if one.name == chosen else ' '} {one.name}"
+
+
+def _style(one: Standing, chosen: str | None) -> str:
+    return "bold" if one.name == chosen else "" if one.policy else "dim"
+
+
+def _count(value: float | None) -> str:
+    return NONE if value is None else f"{value:,.1f}".removesuffix(".0")
+
+
+def _share(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.{0 if abs(value) >= 0.0995 else 1}f} %".replace("-", MINUS)
+
+
+def _say(console: Console, words: str) -> None:
+    """Print a line as it is: names of files and series may hold what rich takes for markup."""
+    console.print(printable(words), markup=False, highlight=False)
