@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from worker.report_drawing import Figure
 
 OTHERS = {FROZEN: "#7a8694", CONTROL: "#c0589b", "persistence": "#8a9a5b", "seasonal": "#b08d57", "rls": "#c94f4f"}
-DASHES = {CONTROL: "dash", "persistence": "dot", "seasonal": "dot", "rls": "dashdot"}
+DASHES = {CONTROL: "dash", "persistence": "dot", "seasonal": "longdash", "rls": "dashdot"}
 POLICIES = tuple(color for color in PALETTE if color not in OTHERS.values())
 SHORT_DAYS, LONG_DAYS, LONG_SPAN = 7, 30, 180  # days of the window; the longer one from so many days on
 ROW = 22  # px of a policy's row of marks
@@ -191,7 +191,7 @@ def by_cost(judging: Judging) -> Figure | None:
         traces.append(
             {
                 **marks([cost], [one.mse], {"color": color, "size": 11}, safe(one.name)), "mode": "markers+text",
-                "text": [safe(one.name)], "textposition": ("top center", "bottom center")[at % 2],
+                "text": [safe(one.name)], "textfont": {"color": color}, "textposition": ("top center", "bottom center")[at % 2],
                 "error_y": {"type": "data", "array": [reach], "color": faint(color, 0.6), "thickness": 1.5, "width": 5},
                 "cliponaxis": False,
             }
