@@ -208,9 +208,7 @@ def _by_lead(judging: Judging, chosen: str | None, measure: str) -> Table:
 
 def _costs(judging: Judging, chosen: str | None) -> Table:
     """What the policies trained, and what share of the gain and of the training of `always` that is."""
-    table = _table(
-        "updating", "retrainings", "promotions", "rollbacks", "training", "whole run", "of gain", "of training"
-    )
+    table = _table("updating", "retrained", "promoted", "undone", "training", "of always' gain", "of its training")
     for one in judging.standings:
         if one.policy:
             table.add_row(
