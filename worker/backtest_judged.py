@@ -144,8 +144,8 @@ class Judging:
         shown, lstm = (updating[0].name if updating else None), (policies[0].name if policies else None)
         if paying:
             shown = lstm = _cheapest(paying, frozen).name
-            if _better(self.faced(paying[0].name, baseline)) and not _better(self.faced(lstm, baseline)):
-                shown = lstm = paying[0].name  # the cheap one would not do
+            if not _better(self.faced(lstm, baseline)):
+                shown = lstm = paying[0].name  # what is cheap would not do
         elif frozen is not None and frozen.mse is not None:
             lstm = FROZEN
         faced = self.faced(lstm, baseline)

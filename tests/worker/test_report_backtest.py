@@ -208,6 +208,7 @@ def test_the_interval_is_that_of_a_resampled_ratio() -> None:
         (lambda: samples.swapped(on_drift=1.5), "updating", "periodic:7d", "Update every 7 days (periodic:7d): "),
         (lambda: samples.swapped(never=0.1), "frozen", "never", "Leave the LSTM frozen: no policy that updates"),
         (lambda: samples.swapped(persistence=0.01), "baseline", "persistence", "Take persistence: the best LSTM, "),
+        (lambda: samples.swapped(persistence=0.2), "updating", "always", "Update once a day (always): "),
         (lambda: samples.swapped(persistence=0.15), "undecided", None, "a lag that may be luck"),
         (lambda: samples.only(["never"]), "lstm", "never", "Take the frozen LSTM: it makes "),
         (lambda: samples.only(["always"]), "lstm", "always", "Update once a day (always): it makes "),
