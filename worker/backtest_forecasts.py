@@ -7,6 +7,7 @@ A file appears when it is complete. Several processes write a file each; `merge`
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -169,5 +170,5 @@ class _File:
         self._beside.unlink(missing_ok=True)
 
     def _refused(self, error: OSError) -> DataError:
-        reason = error.strerror or str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)  # pyarrow's own words are long
         return DataError(f"forecasts can't be written to {str(self._path)!r} ({reason})", "name another file")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from rich.markup import escape
 from rich.table import Table
 
 from models.audit import printable
@@ -227,7 +228,7 @@ def _by_series(judging: Judging) -> Table:
     table = _table("MSE by series", *names)
     if len(loudest) > 1:
         for series in loudest[:MOST_SERIES]:
-            table.add_row(f"  {printable(series)}", *(figure(errors[name].get(series)) for name in names))
+            table.add_row(f"  {escape(printable(series))}", *(figure(errors[name].get(series)) for name in names))
         if len(loudest) > MOST_SERIES:
             table.add_row(f"  and {len(loudest) - MOST_SERIES:,} more: --json")
     return table
