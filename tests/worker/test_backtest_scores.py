@@ -43,11 +43,14 @@ def block(seed: int = 0) -> Block:
     there[0, 150:161] = False
     there[1, :20] = False
     there[2, 290:] = False
+    there[1:, 195:210] = True
+    there[1, 200 : 201 + MAX_GAP] = there[2, 200 : 200 + MAX_GAP] = False  # just too long, just not
     there[0, 0] = True
     column, slot = np.nonzero(there.T)
     values = np.round(rng.normal(size=(len(slot), 2)).cumsum(axis=0) * 0.1, 1) * (slot[:, None] + 1)
     values[rng.random(len(slot)) < 0.03] = 0.0
     present = rng.random((len(slot), 2)) < 0.92
+    present[(slot > 0) & (column >= 195) & (column < 210)] = True
     present[(slot == 0) & (column > 160) & (column < 165), 1] = False
     offset = np.arange(len(slot))
     return Block(0, len(slot), offset, slot, column + FIRST, np.where(present, values, 0.0), present)
