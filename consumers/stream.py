@@ -269,9 +269,7 @@ def _run(version: Version, parts: Sequence[tuple[Partition, Rows]]) -> list[tupl
     results = []
     for (partition, rows), (outputs, state) in zip(parts, scanned, strict=True):
         carried = partition.carried[version.number]
-        base, unit = forecaster.base_and_unit(architecture, partition.form, rows)
-        forecasts = (base[:, None] + unit * outputs).astype(np.float32)
-        forecasts[np.isnan(base) | (rows.source < 0)] = np.nan
+        forecasts = forecaster.forecasts(architecture, partition.form, rows, outputs)
         pairs = carried.pair(rows, forecasts, partition.form.target_index)
         carried.absorb(rows, forecasts, state)
         results.append((forecasts, pairs))

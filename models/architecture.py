@@ -14,13 +14,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any, Literal, get_args
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models.choices import (
+    ACTIVATIONS,
+    CELLS,
+    FORMS,
+    LAMBDA,
+    TRANSFORMS,
+    Activation,
+    Cell,
+    Form,
+    TransformName,
+    of_transform,
+)
 from models.errors import VersionError
+from models.transforms import Transform
 
 ARCHITECTURE_FORMAT = 1
 MAX_JSON_BYTES = 1 << 20
@@ -32,10 +45,8 @@ MAX_LAGS = 4096
 MAX_PERIOD_STEPS = 1_000_000
 MAX_SQUASH = 100.0
 
-Activation = Literal["tanh", "softsign", "hard_tanh", "relu6"]
-ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 # Fields that came later: they are written only where they say something, so that what is stored keeps its digest.
-LATER: dict[str, Any] = {"activation": "tanh"}
+LATER: dict[str, Any] = {"activation": "tanh", "transform": "none", "transform_lambda": LAMBDA}
 
 Float32 = NDArray[np.float32]
 Weights = dict[str, Float32]
@@ -61,7 +72,9 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """The network of a version, without its weights.
 
     `units` holds one number a stacked layer, bottom first. `gain` holds g_k, one a lead: in the
-    "correction" form a forecast is x_t + S_t·g_k·f_k, in the "plain" form level_t + S_t·f_k.
+    "correction" form a forecast is x_t + S_t·g_k·f_k, in the "season" form it corrects the value one period (or as many
+    as it takes) before the lead's time instead of x_t, in the "plain" form it is level_t + S_t·f_k. With a `transform`
+    all that is said of the target, inputs included, is said of what `models.transforms` makes of it.
     `activation` is that of a cell's candidate and, in an LSTM, of its output; all that there are have bounds, since
     a memory that is never reset could grow without end.
 
@@ -70,10 +83,10 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """
 
     format: int = ARCHITECTURE_FORMAT
-    cell: Literal["lstm", "gru"] = "lstm"
+    cell: Cell = "lstm"
     units: tuple[int, ...] = (32,)
     horizon: int
-    form: Literal["correction", "plain"] = "correction"
+    form: Form = "correction"
     features: tuple[str, ...]
     target: str
     inputs: Inputs = Inputs()
@@ -82,15 +95,17 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     period_steps: int
     head_inputs: bool = True
     activation: Activation = "tanh"
+    transform: TransformName = "none"
+    transform_lambda: float = LAMBDA
 
     def __post_init__(self) -> None:
         _check_format(self.format)
-        if self.cell not in ("lstm", "gru"):
-            raise VersionError(f"cell is {self.cell!r}", "use 'lstm' or 'gru'")
-        if self.form not in ("correction", "plain"):
-            raise VersionError(f"form is {self.form!r}", "use 'correction' or 'plain'")
-        if self.activation not in ACTIVATIONS:
-            raise VersionError(f"activation is {self.activation!r}", f"use one of {', '.join(ACTIVATIONS)}")
+        named = {"cell": CELLS, "form": FORMS, "activation": ACTIVATIONS, "transform": TRANSFORMS}
+        for name, allowed in named.items():
+            if getattr(self, name) not in allowed:
+                raise VersionError(f"{name} is {getattr(self, name)!r}", f"use one of {', '.join(allowed)}")
+        for problem, cure in of_transform(self.transform, self.transform_lambda):
+            raise VersionError(problem, cure)
         _within("number of layers", len(self.units), 1, MAX_LAYERS)
         for layer, units in enumerate(self.units):
             _within(f"units of layer {layer}", units, 1, MAX_UNITS)
@@ -99,6 +114,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         _within("period_steps", self.period_steps, 1, MAX_PERIOD_STEPS)
         _check_features(self.features, self.target)
         _check_inputs(self.inputs, self.period_steps)
+        if self.form == "season" and self.period_steps == 1:
+            raise VersionError("form is 'season' and period_steps is 1", "use 'correction': it is the same there")
         if len(self.gain) != self.horizon:
             raise VersionError(f"gain has {len(self.gain)} values for {self.horizon} leads", "give one value a lead")
         for lead, gain in enumerate(self.gain, 1):
@@ -135,7 +152,23 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """How many steps before the present one the series state must keep for these inputs."""
         chosen = self.inputs
         season = [self.period_steps - k for k in chosen.season_lags]
-        return max([int(chosen.delta), chosen.lags, *season])
+        return max([int(chosen.delta), chosen.lags, *season, *self.base_lags])
+
+    @property
+    def base_lags(self) -> tuple[int, ...]:
+        """How many steps before the present one the value lies that each lead's forecast corrects, `(H,)`."""
+        period = self.period_steps if self.form == "season" else 1
+        return tuple(-lead % period for lead in range(1, self.horizon + 1))
+
+    @property
+    def has_gain(self) -> bool:
+        """Whether forecasts are corrections, whose size at each lead the gain gives."""
+        return self.form != "plain"
+
+    @property
+    def seen_by(self) -> Transform:
+        """How the target is seen."""
+        return Transform.of(self.transform, self.transform_lambda)
 
     @property
     def states_per_unit(self) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import VersionError
 from models.scaling import MIN_GROWTH, Bools, Floats, Ints, Rows, SeriesForm
+from models.transforms import Transform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,19 +60,8 @@ def check_fit(architecture: Architecture, form: SeriesForm) -> None:
 def inputs(architecture: Architecture, form: SeriesForm, rows: Rows) -> Singles:
     """The network's inputs, `(R, I)`, in the order of `architecture.input_names()` (source: RECIPE)."""
     chosen = architecture.inputs
-    target = form.target_index
-    inverse = np.divide(1.0, rows.scale, out=np.zeros_like(rows.scale), where=rows.scale > 0)
-    bounded: list[Floats] = []
-    if chosen.level:
-        bounded.append((rows.x - rows.level) * inverse)
-    if chosen.delta:
-        bounded += [2.0 * _differences(rows, [1], f) * -inverse[:, f, None] for f in range(rows.x.shape[1])]
-    if chosen.lags:
-        bounded.append(_differences(rows, range(1, chosen.lags + 1), target) * inverse[:, target, None])
-    if chosen.season_lags:
-        back = [form.period_steps - k for k in chosen.season_lags]
-        bounded.append(_differences(rows, back, target) * inverse[:, target, None])
     parts: list[Singles] = []
+    bounded = _of_values(architecture, form, rows)
     if bounded:
         with np.errstate(over="ignore"):  # beyond single precision is squashed to ±c all the same
             z = np.ascontiguousarray(np.concatenate(bounded, axis=1) / chosen.squash, np.float32)
@@ -81,6 +71,31 @@ def inputs(architecture: Architecture, form: SeriesForm, rows: Rows) -> Singles:
     if chosen.missing:
         parts.append((~rows.present).astype(np.float32))
     return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def _of_values(architecture: Architecture, form: SeriesForm, rows: Rows) -> list[Floats]:
+    """The inputs that are made of values, before they are squashed; each with R rows."""
+    chosen, target = architecture.inputs, form.target_index
+    seen_by = [architecture.seen_by if f == target else Transform() for f in range(rows.x.shape[1])]
+    inverse = np.divide(1.0, rows.scale, out=np.zeros_like(rows.scale), where=rows.scale > 0)
+    transform = seen_by[target]
+    if not transform.none:
+        scale, level = rows.scale[:, target], rows.level[:, target]
+        inverse[:, target] = np.divide(1.0, transform.unit(scale, level), out=np.zeros_like(scale), where=scale > 0)
+    found: list[Floats] = []
+    if chosen.level:
+        distance = rows.x - rows.level
+        if not transform.none:
+            distance[:, target] = transform.seen(rows.x[:, target], scale) - transform.seen(level, scale)
+        found.append(distance * inverse)
+    if chosen.delta:
+        found += [2.0 * _differences(rows, [1], f, t) * -inverse[:, f, None] for f, t in enumerate(seen_by)]
+    if chosen.lags:
+        found.append(_differences(rows, range(1, chosen.lags + 1), target, transform) * inverse[:, target, None])
+    if chosen.season_lags:
+        back = [form.period_steps - k for k in chosen.season_lags]
+        found.append(_differences(rows, back, target, transform) * inverse[:, target, None])
+    return found
 
 
 def calendar(time_ms: Ints) -> Singles:
@@ -93,25 +108,41 @@ def calendar(time_ms: Ints) -> Singles:
     return found
 
 
-def base_and_unit(architecture: Architecture, form: SeriesForm, rows: Rows) -> tuple[Floats, Floats]:
-    """What a forecast adds the network's output to, `(R,)`, and what it multiplies it by, `(R, H)`.
+def forecasts(architecture: Architecture, form: SeriesForm, rows: Rows, outputs: Singles) -> Singles:
+    """The values that the network's outputs `(R, H)` stand for.
 
-    NaN where no value of the target has been seen yet: nothing can be said.
+    NaN at bridged steps, and where no value of the target has been seen yet: nothing can be said.
     """
-    target = form.target_index
-    known = rows.since[:, target] >= 0
-    scale = rows.scale[:, target, None]
-    if architecture.form == "correction":
-        base, unit = rows.x[:, target], scale * np.asarray(architecture.gain)
-    else:
-        base, unit = rows.level[:, target], np.repeat(scale, architecture.horizon, axis=1)
-    return np.where(known, base, np.nan), unit
+    base, unit = base_and_unit(architecture, form, rows)
+    values = architecture.seen_by.back(base + unit * outputs, rows.scale[:, form.target_index, None])
+    found: Singles = values.astype(np.float32)
+    found[(rows.since[:, form.target_index] < 0) | (rows.source < 0)] = np.nan
+    return found
 
 
-def _differences(rows: Rows, ks: Sequence[int], feature: int) -> Floats:
-    """`x_{t-k} - x_t` of one feature, `(R, K)`; zero where the series does not go back so far."""
+def base_and_unit(architecture: Architecture, form: SeriesForm, rows: Rows) -> tuple[Floats, Floats]:
+    """What a forecast adds the network's output to, and what it multiplies it by: `(R, H)`, or `(R, 1)` where alike.
+
+    Of the target as the architecture sees it. Where a series does not go back a period, the last value is the base.
+    """
+    target, transform = form.target_index, architecture.seen_by
+    scale, level = rows.scale[:, target, None], rows.level[:, target, None]
+    unit = transform.unit(scale, level)
+    if architecture.has_gain:
+        unit = unit * np.asarray(architecture.gain)
+    base = rows.x[:, target, None] if architecture.has_gain else level
+    if architecture.form == "season":
+        values, valid = rows.lagged(architecture.base_lags, target)
+        base = np.where(valid & (np.asarray(architecture.base_lags) > 0), values, base)
+    return transform.seen(base, scale), unit
+
+
+def _differences(rows: Rows, ks: Sequence[int], feature: int, transform: Transform) -> Floats:
+    """`x_{t-k} - x_t` of one feature as it is seen, `(R, K)`; zero where the series does not go back so far."""
     values, valid = rows.lagged(ks, feature)
-    differences: Floats = np.where(valid, values - rows.x[:, feature, None], 0.0)
+    scale = rows.scale[:, feature, None]
+    moved = transform.seen(values, scale) - transform.seen(rows.x[:, feature, None], scale)
+    differences: Floats = np.where(valid, moved, 0.0)
     return differences
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
+from models import choices
 from models.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from models.architecture import Weights
 
@@ -20,13 +21,6 @@ LEAST_LEARNED = 0.02  # of the reference's training loss
 OVERFIT_RISE = 1.05  # of the best validation loss
 EXPLODED = "exploded"  # a diagnosis
 DIVERGED = 10.0  # times the validation loss before training
-
-Optimiser = Literal["adam", "adamw", "rmsprop", "sgd"]
-Start = Literal["glorot", "he", "lecun", "orthogonal"]
-HeadStart = Literal["zero", "drawn"]
-OPTIMISERS: tuple[Optimiser, ...] = get_args(Optimiser)
-STARTS: tuple[Start, ...] = get_args(Start)
-HEAD_STARTS: tuple[HeadStart, ...] = get_args(HeadStart)
 
 
 @dataclass(frozen=True)
@@ -49,11 +43,11 @@ class TrainingSettings:
     closing_epochs: int = 3
     rate: float = 2e-3
     schedule: Literal["constant", "cosine", "decaying"] = "constant"
-    optimiser: Optimiser = "adam"
+    optimiser: choices.Optimiser = "adam"
     momentum: float = 0.0
     weight_decay: float = 0.0
-    start: Start = "glorot"
-    head_start: HeadStart = "zero"
+    start: choices.Start = "glorot"
+    head_start: choices.HeadStart = "zero"
     chunk: int = 48
     segments: int = 8
     burn_in_chunks: int = 1
@@ -94,27 +88,14 @@ class TrainingSettings:
         for name, allowed in (
             ("loss", ("huber", "mae", "mse")),
             ("schedule", ("constant", "cosine", "decaying")),
-            ("optimiser", OPTIMISERS),
-            ("start", STARTS),
-            ("head_start", HEAD_STARTS),
+            ("optimiser", choices.OPTIMISERS),
+            ("start", choices.STARTS),
+            ("head_start", choices.HEAD_STARTS),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"training.{name} is {getattr(self, name)!r}", f"use one of {', '.join(allowed)}")
-        for problem, cure in optimiser_contradictions(self.optimiser, self.momentum, self.weight_decay):
-            raise ConfigError(problem, cure)
-
-
-def optimiser_contradictions(optimiser: str, momentum: float, weight_decay: float) -> Iterator[tuple[str, str]]:
-    """What of an optimiser's settings would do nothing: what is wrong, and the cure."""
-    if momentum and optimiser != "sgd":
-        yield f"training.momentum is {momentum:g} and training.optimiser is {optimiser!r}", "only 'sgd' takes momentum"
-    if weight_decay and optimiser != "adamw":
-        yield (
-            f"training.weight_decay is {weight_decay:g} and training.optimiser is {optimiser!r}",
-            "only 'adamw' takes it; training.l2 is there for all",
-        )
-    if optimiser == "adamw" and not weight_decay:
-        yield "training.optimiser is 'adamw' and training.weight_decay is 0", "set it above 0, or use 'adam'"
+        for problem, cure in choices.of_optimiser(self.optimiser, self.momentum, self.weight_decay):
+            raise ConfigError(f"training.{problem}", cure)
 
 
 @dataclass(frozen=True)

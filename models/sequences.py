@@ -35,9 +35,10 @@ CHUNKS_PER_SEGMENT = 6  # shorter series are cut into fewer segments, so that an
 class Sequences:
     """S series over T steps of a common clock, I inputs, H leads.
 
-    `targets` are what the network's output, times the gain, should be: (x_{t+k} - x_t)/S_t in the
-    "correction" form, (x_{t+k} - level_t)/S_t in the "plain" form; zero where not `known`. `active` marks the
-    steps that a series takes (bridged ones too), `fresh` those at which its carried state starts from zero.
+    `targets` are what the network's output, times the gain, should be: (x_{t+k} - x_t)/S_t in the "correction"
+    form, (x_{t+k} - x_{t+k-p})/S_t in the "season" form, (x_{t+k} - level_t)/S_t in the "plain" form, each of the
+    target as the architecture sees it; zero where not `known`. `active` marks the steps that a series takes (bridged
+    ones too), `fresh` those at which its carried state starts from zero.
     """
 
     inputs: Float32  # (S, T, I)
@@ -115,19 +116,18 @@ def sequences_of(architecture: Architecture, form: SeriesForm, *parts: Rows) -> 
 
     network_inputs = np.zeros((*shape, architecture.input_size), np.float32)
     network_inputs[at] = np.concatenate([inputs(architecture, form, rows) for rows in parts])
-    x = dense([rows.x[:, target] for rows in parts])
-    base = x if architecture.form == "correction" else dense([rows.level[:, target] for rows in parts])
     age = dense([rows.age for rows in parts], -1)
-    targets, known = _targets(
-        x,
-        base,
+    course = _Course(
+        x=dense([rows.x[:, target] for rows in parts]),
+        level=dense([rows.level[:, target] for rows in parts]),
         scale=dense([rows.scale[:, target] for rows in parts]),
+        since=dense([rows.since[:, target] for rows in parts], -1),
         age=age,
         issued=dense([rows.source for rows in parts], -1) >= 0,
         observed=dense([rows.present[:, target] for rows in parts]),
-        warm_up=min(form.period_steps, MAX_WARM_UP_STEPS),
-        bounds=_bounds(architecture, form),
     )
+    warm_up = min(form.period_steps, MAX_WARM_UP_STEPS)
+    targets, known = _targets(architecture, course, warm_up, _bounds(architecture, form))
     return Sequences(
         inputs=network_inputs,
         targets=targets,
@@ -177,34 +177,53 @@ def _bounds(architecture: Architecture, form: SeriesForm) -> NDArray[np.float64]
     Where a series that stood still moves again, differences are hundreds of its scale: they would be all that
     loss and gain speak of. Huber's gradient does not change by it.
     """
-    leads = np.arange(1, architecture.horizon + 1)
     if architecture.form == "plain":
         return np.full(architecture.horizon, np.inf)
-    return BOUND * np.sqrt(np.maximum(1.0, leads / form.move_steps))
+    apart = np.arange(1, architecture.horizon + 1) + architecture.base_lags
+    return BOUND * np.sqrt(np.maximum(1.0, apart / form.move_steps))
 
 
-def _targets(  # noqa: PLR0913 - columns of one table
-    x: NDArray[np.float64],
-    base: NDArray[np.float64],
-    *,
-    scale: NDArray[np.float64],
-    age: Ints,
-    issued: Bools,
-    observed: Bools,
-    warm_up: int,
-    bounds: NDArray[np.float64],
+@dataclass(frozen=True)
+class _Course:
+    """The target's course by series and step, and what is known of it there, `(S, T)` each."""
+
+    x: NDArray[np.float64]
+    level: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    since: Ints
+    age: Ints
+    issued: Bools
+    observed: Bools
+
+    def base(self, form: str, lag: int, now: slice) -> NDArray[np.float64]:
+        """What a forecast stands on, as `models.forecaster.base_and_unit` says; `lag` steps back in the season."""
+        if form == "plain":
+            return self.level[:, now]
+        if not lag:
+            return self.x[:, now]
+        goes_back = self.since[:, now] >= lag
+        return np.where(goes_back, np.roll(self.x, lag, axis=1)[:, now], self.x[:, now])
+
+
+def _targets(
+    architecture: Architecture, course: _Course, warm_up: int, bounds: NDArray[np.float64]
 ) -> tuple[Float32, Bools]:
-    """Scaled differences `(S, T, H)`, bounded, and where they are known; all columns are `(S, T)`."""
-    steps, horizon = x.shape[1], len(bounds)
-    targets = np.zeros((*x.shape, horizon), np.float32)
-    known = np.zeros((*x.shape, horizon), np.bool_)
+    """Scaled differences `(S, T, H)`, bounded, and where they are known."""
+    steps, horizon = course.x.shape[1], architecture.horizon
+    age, transform = course.age, architecture.seen_by
+    targets = np.zeros((*course.x.shape, horizon), np.float32)
+    known = np.zeros((*course.x.shape, horizon), np.bool_)
     for k in range(1, min(horizon, steps - 1) + 1):
         now, then = slice(0, steps - k), slice(k, steps)
-        ok = issued[:, now] & observed[:, then] & (age[:, now] >= warm_up)
-        ok &= scale[:, now] > 0
+        scale = course.scale[:, now]
+        ok = course.issued[:, now] & course.observed[:, then] & (age[:, now] >= warm_up)
+        ok &= scale > 0
         ok &= age[:, then] - age[:, now] == k  # no new start in between
-        difference = np.where(ok, x[:, then] - base[:, now], 0.0)
-        scaled = np.divide(difference, scale[:, now], out=np.zeros_like(difference), where=ok)
+        base = course.base(architecture.form, architecture.base_lags[k - 1], now)
+        moved = transform.seen(course.x[:, then], scale) - transform.seen(base, scale)
+        difference = np.where(ok, moved, 0.0)
+        unit = transform.unit(scale, course.level[:, now])
+        scaled = np.divide(difference, unit, out=np.zeros_like(difference), where=ok)
         targets[:, now, k - 1] = np.clip(scaled, -bounds[k - 1], bounds[k - 1])
         known[:, now, k - 1] = ok
     return targets, known

@@ -207,7 +207,7 @@ class Trainer:
 
 def output_gain(architecture: Architecture) -> Float32:
     """What the network's output is multiplied by, `(H,)`: the gains, or ones in the "plain" form."""
-    if architecture.form == "plain":
+    if not architecture.has_gain:
         return np.ones(architecture.horizon, np.float32)
     return np.asarray(architecture.gain, np.float32)
 

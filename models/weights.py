@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.architecture import Architecture, Weights
-    from models.learning import HeadStart, Start
+    from models.choices import HeadStart, Start
 
 HEAD_KERNEL = "head.kernel"
 MAX_HEADER_BYTES = 1 << 16

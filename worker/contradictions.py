@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from models.learning import optimiser_contradictions
+from models import choices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,10 @@ def of_model(model: ModelSettings) -> Iterator[str]:
 
 def of_network(network: NetworkSettings, period_steps: int, ring_steps: int, needed: int) -> Iterator[str]:
     """What the inputs of [network] ask of a ring of `ring_steps` and do not get."""
+    for problem, cure in choices.of_transform(network.transform, network.transform_lambda):
+        yield f"network.{problem}: {cure}"
+    if network.form == "season" and period_steps == 1:
+        yield "network.form is 'season' and the period is one step: use 'correction', which is the same there"
     longest = max(network.season_lags, default=0)
     if longest and longest >= period_steps:
         yield f"network.season_lags = {longest} is not below the period of {period_steps} steps: leave it out"
@@ -81,8 +85,8 @@ def of_monitor(monitor: MonitorSettings) -> Iterator[str]:
 
 def of_training(training: TrainingSettings) -> Iterator[str]:
     """What [training] holds out that it would need to learn from, and what of its optimiser would do nothing."""
-    for problem, cure in optimiser_contradictions(training.optimiser, training.momentum, training.weight_decay):
-        yield f"{problem}: {cure}"
+    for problem, cure in choices.of_optimiser(training.optimiser, training.momentum, training.weight_decay):
+        yield f"training.{problem}: {cure}"
     held_out = training.validation + training.evaluation
     if held_out > MAX_HELD_OUT:
         yield (

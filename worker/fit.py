@@ -196,7 +196,7 @@ def observations(history: History, form: SeriesForm, console: Console) -> tuple[
 
 def with_gain(architecture: Architecture, gain: tuple[float, ...]) -> Architecture:
     """The architecture with another gain; the "plain" form has none, so ones."""
-    used = gain if architecture.form == "correction" else (1.0,) * architecture.horizon
+    used = gain if architecture.has_gain else (1.0,) * architecture.horizon
     return msgspec.structs.replace(architecture, gain=used)
 
 

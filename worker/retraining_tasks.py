@@ -99,7 +99,7 @@ def attempt(lesson: Lesson, wanted: Attempt) -> Result:
     sequences = _prepared(lesson)
     architecture = Architecture.from_json(lesson.architecture)
     weights = weights_from_bytes(lesson.weights, architecture) if wanted.updates else None
-    if not wanted.updates and architecture.form == "correction":
+    if not wanted.updates and architecture.has_gain:
         begin = lesson.cuts.begin if wanted.strategy.endswith("-all") else _recent_begin(lesson.cuts, wanted)
         first = sequences.first_step
         gain = gains(sequences, lesson.cuts.train_end - first, max(0, begin - first))

@@ -20,6 +20,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from models.choices import LAMBDA, Activation, Cell, Form, HeadStart, Optimiser, Start, TransformName
 from models.errors import ConfigError
 from worker.durations import PATTERN, Duration, parse_duration
 
@@ -262,10 +263,15 @@ class NetworkSettings(Section):
 
     about: ClassVar[str] = "The network that `killick fit` builds; versions that exist keep their own."
 
-    cell: Literal["lstm", "gru"] = Field(default="lstm", description="kind of recurrent cell")
+    cell: Cell = Field(default="lstm", description="kind of recurrent cell")
     units: Units = Field(default=(32,), min_length=1, max_length=8, description="units of each layer, the lowest first")
-    form: Literal["correction", "plain"] = Field(
-        default="correction", description="forecasts are corrections to the last value, or plain values"
+    form: Form = Field(
+        default="correction",
+        description="forecasts are corrections to the last value, to that a period before, or plain values",
+    )
+    transform: TransformName = Field(default="none", description="how the target is seen, in units of its scale")
+    transform_lambda: float = Field(
+        default=LAMBDA, ge=0, le=2, description="λ of yeo-johnson: below 1 what is large counts less"
     )
     level: bool = Field(default=True, description="input: each feature's distance from its level")
     delta: bool = Field(default=True, description="input: each feature's last change")
@@ -277,7 +283,7 @@ class NetworkSettings(Section):
     missing: bool = Field(default=True, description="input: a mark for each feature that is missing")
     squash: float = Field(default=3.0, gt=0, le=100, description="bound c of the inputs: c·tanh(input/c)")
     head_inputs: bool = Field(default=True, description="the last layer sees the inputs too")
-    activation: Literal["tanh", "softsign", "hard_tanh", "relu6"] = Field(
+    activation: Activation = Field(
         default="tanh", description="bound of a cell's candidate and of an LSTM's output; relu6 is 0…6"
     )
     threads: int = Field(default=1, ge=1, le=256, description="threads of one network step")
@@ -303,17 +309,15 @@ class TrainingSettings(Section):
         default="constant",
         description="how the rate falls: not, to 5 % along a cosine, or as 1/(1 + epoch/8)",
     )
-    optimiser: Literal["adam", "adamw", "rmsprop", "sgd"] = Field(
-        default="adam", description="what makes steps of gradients; adamw wants weight_decay"
-    )
+    optimiser: Optimiser = Field(default="adam", description="what makes steps of gradients; adamw wants weight_decay")
     momentum: float = Field(default=0.0, ge=0, le=0.999, description="share of the step before, with sgd alone")
     weight_decay: float = Field(
         default=0.0, ge=0, le=1, description="share of the weights, times the rate, that adamw takes off at each step"
     )
-    start: Literal["glorot", "he", "lecun", "orthogonal"] = Field(
+    start: Start = Field(
         default="glorot", description="how first weights are drawn; those from state to state are orthogonal"
     )
-    head_start: Literal["zero", "drawn"] = Field(
+    head_start: HeadStart = Field(
         default="zero", description="the last layer's first weights: zero begins as the reference forecast"
     )
     clip_norm: float = Field(default=1.0, ge=1e-6, le=1e6, description="limit of the gradient's norm")

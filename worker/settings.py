@@ -145,6 +145,7 @@ class Settings(BaseSettings):
     def ring_steps_needed(self) -> int:
         """Steps that the scale and the inputs of the [network] section look back on, this one included."""
         season = [self.period_steps - lead for lead in self.network.season_lags]
+        season += [self.period_steps - 1] if self.network.form == "season" else []
         return 1 + max(1, self.period_steps // 4, self.network.lags, *season)
 
     @property
@@ -230,6 +231,8 @@ class Settings(BaseSettings):
             period_steps=self.period_steps,
             head_inputs=network.head_inputs,
             activation=network.activation,
+            transform=network.transform,
+            transform_lambda=network.transform_lambda,
         )
 
 

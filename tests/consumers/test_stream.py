@@ -28,9 +28,13 @@ if TYPE_CHECKING:
 HOUR_MS = FORM.interval_ms
 _CORRECTION = architecture_of()
 _PLAIN = architecture_of(form="plain", horizon=2, cell="gru", units=(4, 2))
+_SEASON = architecture_of(form="season", horizon=9, transform="log")
+_DRAWN_IN = architecture_of(transform="yeo-johnson", transform_lambda=0.25, horizon=3)
 VERSIONS = {
     4: Version(4, _CORRECTION, NumpyScanner(_CORRECTION, 1)),
     7: Version(7, _PLAIN, NumpyScanner(_PLAIN, 2)),
+    8: Version(8, _SEASON, NumpyScanner(_SEASON, 3)),
+    9: Version(9, _DRAWN_IN, NumpyScanner(_DRAWN_IN, 4)),
 }
 cut_points = st.lists(st.integers(0, 1_000), max_size=6)
 
@@ -333,7 +337,7 @@ def test_only_the_incumbent_is_counted() -> None:
     """Two versions at once: forecasts are counted once, and each version has pairs and a checksum of its own."""
     _, folded = small_run([("a", i, (float(i), 0.0)) for i in range(4)])
     assert folded.counts["forecasts"] == 4
-    assert set(folded.block.pairs) == set(folded.block.checksums) == {4, 7}
+    assert set(folded.block.pairs) == set(folded.block.checksums) == set(VERSIONS)
     assert folded.block.checksums[4] == checksum(folded.forecasts[4])
     assert folded.block.checksums[4] != folded.block.checksums[7]
 

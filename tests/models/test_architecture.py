@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from models.architecture import Architecture, Inputs
+from models.architecture import LATER, Architecture, Inputs
 from models.errors import VersionError
 
 
@@ -45,10 +45,18 @@ def test_what_was_stored_before_there_were_more_choices_keeps_its_bytes() -> Non
     read = Architecture.from_json(STORED)
     assert read == sample()
     assert read.to_json() == STORED
+    assert {name: getattr(read, name) for name in LATER} == LATER
     assert read.digest == "7dc1a166bf4e7c3daeb64e50eaf78148878431c64388e56931ef387b1e7fa49b"
 
 
-@pytest.mark.parametrize("changes", [{"activation": "softsign"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"activation": "softsign"},
+        {"transform": "log"},
+        {"transform": "yeo-johnson", "transform_lambda": 0.25},
+    ],
+)
 def test_a_later_choice_is_written_where_it_is_made(changes: dict[str, object]) -> None:
     """It comes back, the digest differs, and a reader that does not know it would refuse it by name."""
     made = sample(**changes)
@@ -93,6 +101,14 @@ def test_the_ring_covers_the_furthest_step_that_an_input_looks_back() -> None:
     assert sample(inputs=Inputs(lags=7, season_lags=(4, 9))).ring_steps_needed == 20
     assert sample(inputs=Inputs(lags=0)).ring_steps_needed == 1
     assert sample(inputs=Inputs(lags=0, delta=False)).ring_steps_needed == 0
+    assert sample(form="season", inputs=Inputs(lags=7)).ring_steps_needed == 23
+
+
+def test_the_base_of_a_season_is_the_newest_value_at_the_same_place_of_the_cycle() -> None:
+    """Lead k looks back to the step that lies the least number of whole periods before its time."""
+    season = sample(form="season", period_steps=3, horizon=7, gain=(1.0,) * 7, inputs=Inputs(season_lags=()))
+    assert season.base_lags == (2, 1, 0, 2, 1, 0, 2)
+    assert sample().base_lags == (0, 0, 0)
 
 
 def test_shapes_and_counts_of_a_stacked_network_are_those_worked_out_by_hand() -> None:
@@ -140,6 +156,12 @@ def test_shapes_and_counts_of_a_stacked_network_are_those_worked_out_by_hand() -
         ({"cell": "rnn"}, "cell is 'rnn'"),
         ({"form": "raw"}, "form is 'raw'"),
         ({"activation": "relu"}, "activation is 'relu'"),
+        ({"transform": "sqrt"}, "transform is 'sqrt'"),
+        ({"transform": "yeo-johnson", "transform_lambda": 2.5}, "transform_lambda is 2.5"),
+        ({"transform": "yeo-johnson", "transform_lambda": float("nan")}, "transform_lambda is nan"),
+        ({"transform": "yeo-johnson", "transform_lambda": 1.0}, "that changes nothing"),
+        ({"transform": "log", "transform_lambda": 0.2}, "only 'yeo-johnson' takes it"),
+        ({"form": "season", "period_steps": 1}, "form is 'season' and period_steps is 1"),
         ({"inputs": Inputs(level=False, delta=False, lags=0, calendar=False, missing=False)}, "no inputs"),
     ],
 )

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.architecture import Inputs
+from models.choices import FORMS, TRANSFORMS, Form, TransformName
 from models.errors import VersionError
 from models.forecaster import (
     MAX_TILE,
@@ -22,6 +23,7 @@ from models.forecaster import (
     base_and_unit,
     calendar,
     check_fit,
+    forecasts,
     inputs,
     scan_tasks,
 )
@@ -39,18 +41,27 @@ def rows_of(stream: Stream, state: SeriesState | None = None) -> Rows:
 # — inputs —
 
 ALL = architecture_of(inputs=Inputs(lags=4, season_lags=(1, 3), squash=2.5))
+LOG = architecture_of(inputs=Inputs(lags=4, season_lags=(1, 3), squash=2.5), transform="log")
 
 
-def plain_inputs(rows: Rows, row: int) -> dict[str, float]:
+def plain_inputs(rows: Rows, row: int, *, log: bool = False) -> dict[str, float]:
     """Every input of one row by name, from the columns of its lane (source: RECIPE)."""
     lane = np.flatnonzero(rows.lane == rows.lane[row])
     lane = lane[np.argsort(rows.wave[lane])]
     at = int(rows.wave[row])
     x = rows.x[lane]
 
+    def seen(value: float, feature: int) -> float:
+        """The value, or the logarithm that the target is seen by."""
+        if not log or feature:
+            return float(value)
+        return math.copysign(math.log1p(abs(value) * per[0]), value)
+
     def difference(k: int, feature: int) -> float:
         """What x was k steps ago, less x now; 0 where the feature had no value yet."""
-        return float(x[at - k, feature] - x[at, feature]) if rows.since[row, feature] >= k else 0.0
+        if rows.since[row, feature] < k:
+            return 0.0
+        return seen(x[at - k, feature], feature) - seen(x[at, feature], feature)
 
     def squashed(z: float) -> float:
         return 2.5 * math.tanh(z / 2.5)
@@ -58,14 +69,17 @@ def plain_inputs(rows: Rows, row: int) -> dict[str, float]:
     found = {}
     scale = [float(rows.scale[row, f]) for f in (0, 1)]
     per = [1 / s if s > 0 else 0.0 for s in scale]
+    unit = [*per]
+    if log and per[0]:
+        unit[0] = 1.0 + abs(float(rows.level[row, 0])) * per[0]
     for f, name in enumerate(FORM.features):
-        found[f"level.{name}"] = squashed((float(x[at, f]) - float(rows.level[row, f])) * per[f])
-        found[f"delta.{name}"] = squashed(-2 * difference(1, f) * per[f])
+        found[f"level.{name}"] = squashed((seen(x[at, f], f) - seen(rows.level[row, f], f)) * unit[f])
+        found[f"delta.{name}"] = squashed(-2 * difference(1, f) * unit[f])
         found[f"missing.{name}"] = 0.0 if rows.present[row, f] else 1.0
     for k in range(1, 5):
-        found[f"lag.{k}"] = squashed(difference(k, 0) * per[0])
+        found[f"lag.{k}"] = squashed(difference(k, 0) * unit[0])
     for k in (1, 3):
-        found[f"season.{k}"] = squashed(difference(FORM.period_steps - k, 0) * per[0])
+        found[f"season.{k}"] = squashed(difference(FORM.period_steps - k, 0) * unit[0])
     moment = datetime.fromtimestamp(int(rows.step[row]) * FORM.interval_ms // 1000, UTC)
     hour = 2 * math.pi * moment.hour / 24
     week = 2 * math.pi * (moment.weekday() * 24 + moment.hour) / 168
@@ -73,18 +87,18 @@ def plain_inputs(rows: Rows, row: int) -> dict[str, float]:
     return found | {"weekday.sin": math.sin(week), "weekday.cos": math.cos(week)}
 
 
-@settings(max_examples=60)
-@given(streams(most=30))
-def test_inputs_are_what_their_names_say(stream: Stream) -> None:
+@settings(max_examples=100)
+@given(streams(most=30), st.booleans())
+def test_inputs_are_what_their_names_say(stream: Stream, log: bool) -> None:  # noqa: FBT001 - drawn
     """Name by name equal to a plain calculation, over gaps, missing values and new starts; finite and bounded."""
     rows = rows_of(stream)
-    found = inputs(ALL, FORM, rows)
+    found = inputs(LOG if log else ALL, FORM, rows)
     assert found.dtype == np.float32
     assert found.shape == (len(rows.step), ALL.input_size)
     assert np.isfinite(found).all()
     assert np.abs(found).max() <= 2.5
     for row in range(len(rows.step)):
-        expected = plain_inputs(rows, row)
+        expected = plain_inputs(rows, row, log=log)
         assert found[row] == pytest.approx([expected[name] for name in ALL.input_names()], abs=2e-6, rel=2e-6)
 
 
@@ -125,19 +139,40 @@ def test_the_calendar_is_that_of_the_standard_library(moments: list[int]) -> Non
 # — what a forecast stands on —
 
 
-def test_base_and_unit_of_both_forms() -> None:
-    """Correction: the last value, and scale times gain; plain: the level, and the scale; NaN before any value."""
-    rows = rows_of(
-        stream_of([("a", 0, (None, 1.0)), ("a", 1, (3.0, 1.0)), ("a", 2, (None, 1.0)), ("a", 3, (7.0, 1.0))])
-    )
+def test_base_and_unit_of_all_forms() -> None:
+    """Correction: the last value, and scale times gain; season: a period before; plain: the level, and the scale."""
+    missing: list[float | None] = [None, 3.0, None, 7.0]
+    stream = stream_of([("a", i, (v, 1.0)) for i, v in enumerate([*missing, *map(float, range(20, 32))])])
+    rows = rows_of(stream)
     scale = rows.scale[:, 0]
     base, unit = base_and_unit(architecture_of(), FORM, rows)
-    assert np.isnan(base).tolist() == [True, False, False, False]
-    assert base[1:].tolist() == [3.0, 3.0, 7.0]
+    assert base[1:5, 0].tolist() == [3.0, 3.0, 7.0, 20.0]
     np.testing.assert_allclose(unit, scale[:, None] * np.array([0.5, 0.75, 1.0, 1.25]))
     base, unit = base_and_unit(architecture_of(form="plain"), FORM, rows)
-    np.testing.assert_array_equal(base[1:], rows.level[1:, 0])
-    np.testing.assert_allclose(unit, np.repeat(scale[:, None], 4, axis=1))
+    np.testing.assert_array_equal(base[1:, 0], rows.level[1:, 0])
+    np.testing.assert_array_equal(unit[:, 0], scale)
+    base, unit = base_and_unit(architecture_of(form="season"), FORM, rows)
+    assert base[15].tolist() == [24.0, 25.0, 26.0, 27.0]  # lead k at step 15 + k: a period of 8 before
+    assert base[7].tolist() == [23.0, 3.0, 3.0, 7.0]  # of step 0 no value was seen
+    np.testing.assert_allclose(unit, scale[:, None] * np.array([0.5, 0.75, 1.0, 1.25]))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_a_network_that_says_nothing_gives_the_reference(form: Form, transform: TransformName) -> None:
+    """Persistence, seasonal naive or the level, whatever the target is seen by; NaN before any value and in bridges."""
+    stream = stream_of([("a", i, (None if i < 2 else 5.0 + i * i % 7, 1.0)) for i in range(30) if i not in {10, 11}])
+    rows = rows_of(stream)
+    architecture = architecture_of(form=form, transform=transform, horizon=10)
+    found = forecasts(architecture, FORM, rows, np.zeros((len(rows.step), 10), np.float32))
+    assert np.isnan(found).all(axis=1).tolist() == [step in {0, 1, 10, 11} for step in rows.step.tolist()]
+    row = int(np.flatnonzero(rows.step == 29)[0])
+    wanted = {
+        "correction": [5.0 + 29 * 29 % 7] * 10,
+        "plain": [rows.level[row, 0]] * 10,
+        "season": [5.0 + step * step % 7 for step in (*range(22, 30), 22, 23)],
+    }[form]
+    np.testing.assert_allclose(found[row], wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +317,6 @@ def test_forms_and_rows_agree_on_the_target() -> None:
     stream = stream_of([("a", i, (100.0, float(i))) for i in range(5)])
     rows = state.look(np.zeros(5, np.int64), stream.step, stream.values, stream.present)
     base, _ = base_and_unit(architecture, form, rows)
-    assert base.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert base[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     lag = architecture.input_names().index("lag.1")
     assert (inputs(architecture, form, rows)[1:, lag] < 0).all()

@@ -32,9 +32,9 @@ def test_rates_follow_their_schedule() -> None:
         ({"start": "zero"}, "training.start is 'zero'"),
         ({"head_start": "glorot"}, "training.head_start is 'glorot'"),
         ({"optimiser": "sgd", "momentum": 1.0}, "training.momentum is 1.0"),
-        ({"momentum": 0.9}, "momentum is 0.9 and training.optimiser is 'adam'"),
-        ({"weight_decay": 0.1}, "weight_decay is 0.1 and training.optimiser is 'adam'"),
-        ({"optimiser": "adamw"}, "'adamw' and training.weight_decay is 0"),
+        ({"momentum": 0.9}, "training.momentum is 0.9 and optimiser is 'adam'"),
+        ({"weight_decay": 0.1}, "weight_decay is 0.1 and optimiser is 'adam'"),
+        ({"optimiser": "adamw"}, "'adamw' and weight_decay is 0"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(changes: dict[str, object], says: str) -> None:

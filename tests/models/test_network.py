@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.architecture import ACTIVATIONS, Activation, Architecture, Float32, Inputs, Weights
+from models.architecture import Architecture, Float32, Inputs, Weights
+from models.choices import ACTIVATIONS, Activation
 from models.errors import ConfigError, VersionError
 from models.network import MAX_TILE, Network, configure
 from models.weights import fresh_weights

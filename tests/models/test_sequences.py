@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
+from scipy import stats
 
 from models import sequences as module
 from models.architecture import Architecture, Inputs
+from models.choices import FORMS, Form, TransformName
 from models.errors import DataError
-from models.forecaster import inputs
+from models.forecaster import forecasts, inputs
 from models.scaling import Rows, SeriesForm, SeriesState
 from models.sequences import Sequences, Spans, Walk, gains, sequences_of
 
@@ -59,14 +63,25 @@ def by_row(rows: Rows) -> dict[tuple[int, int], int]:
     return {(int(rows.slot[rows.lane[r]]), int(rows.step[r])): r for r in range(len(rows.step))}
 
 
-@pytest.mark.parametrize("form", ["correction", "plain"])
-def test_labels_equal_those_of_a_plain_loop(form: str) -> None:
+SEEN = [("none", 0.5), ("log", 0.5), ("yeo-johnson", 0.3)]
+
+
+def seen_by(name: str, power: float, value: float, scale: float) -> float:
+    """What a transform makes of one value, by SciPy and `math`."""
+    if name == "yeo-johnson":
+        return float(stats.yeojohnson(np.array([value / scale, 0.0]), power)[0])
+    return math.copysign(math.log1p(abs(value / scale)), value) if name == "log" else value / scale
+
+
+@pytest.mark.parametrize(("transform", "power"), SEEN)
+@pytest.mark.parametrize("form", FORMS)
+def test_labels_equal_those_of_a_plain_loop(form: Form, transform: TransformName, power: float) -> None:
     """A label is there where a forecast is issued and later paired, and is the scaled difference."""
     rows = sample_rows()
-    architecture = msgspec.structs.replace(ARCHITECTURE, form=form)
+    architecture = msgspec.structs.replace(ARCHITECTURE, form=form, transform=transform, transform_lambda=power)
     sequences = sequences_of(architecture, FORM, rows)
     at = by_row(rows)
-    labels = 0
+    labels = back_in_season = 0
     for slot in range(3):
         for t in range(sequences.steps):
             row = at.get((slot, sequences.first_step + t))
@@ -82,15 +97,51 @@ def test_labels_equal_those_of_a_plain_loop(form: str) -> None:
                 )
                 assert sequences.known[slot, t, k - 1] == known
                 if known and row is not None and then is not None:
-                    base = rows.x[row, 0] if form == "correction" else rows.level[row, 0]
-                    bound = 8 * max(1, k / 2) ** 0.5 if form == "correction" else np.inf
-                    expected = np.clip((rows.x[then, 0] - base) / rows.scale[row, 0], -bound, bound)
-                    assert sequences.targets[slot, t, k - 1] == pytest.approx(expected, rel=1e-5)
+                    base = rows.level[row, 0] if form == "plain" else rows.x[row, 0]
+                    if form == "season" and rows.since[row, 0] >= FORM.period_steps - k:
+                        base = rows.x[at[slot, sequences.first_step + t + k - FORM.period_steps], 0]
+                        back_in_season += 1
+                    apart = FORM.period_steps if form == "season" else k
+                    bound = np.inf if form == "plain" else 8 * max(1, apart / 2) ** 0.5
+                    scale, level = float(rows.scale[row, 0]), float(rows.level[row, 0])
+                    moved = seen_by(transform, power, rows.x[then, 0], scale) - seen_by(transform, power, base, scale)
+                    tiny = 1e-6 * scale
+                    slope = seen_by(transform, power, level + tiny, scale) - seen_by(transform, power, level, scale)
+                    expected = np.clip(moved / (slope / 1e-6), -bound, bound)
+                    assert sequences.targets[slot, t, k - 1] == pytest.approx(expected, rel=1e-4, abs=1e-5)
                     labels += 1
                 else:
                     assert sequences.targets[slot, t, k - 1] == 0
     assert labels > 500
     assert labels == sequences.usable(0, sequences.steps)
+    assert back_in_season == (0 if form != "season" else labels)
+
+
+@pytest.mark.parametrize(("transform", "power"), SEEN)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_network_that_answers_with_the_labels_forecasts_the_truth(
+    form: Form, transform: TransformName, power: float
+) -> None:
+    """What the running service makes of the targets, over their gain, are the values that came."""
+    rows = sample_rows()
+    architecture = msgspec.structs.replace(
+        ARCHITECTURE, form=form, transform=transform, transform_lambda=power, gain=(0.5, 1.0, 1.5, 2.0)
+    )
+    sequences = sequences_of(architecture, FORM, rows)
+    slot, t = rows.slot[rows.lane], rows.step - sequences.first_step
+    gain = np.array(architecture.gain) if architecture.has_gain else np.ones(HORIZON)
+    outputs = (sequences.targets[slot, t] / gain).astype(np.float32)
+    found = forecasts(architecture, FORM, rows, outputs)
+    bound = 8.0 if architecture.has_gain else np.inf
+    checked = 0
+    at = by_row(rows)
+    for row, k in np.argwhere(sequences.known[slot, t] & (np.abs(sequences.targets[slot, t]) < bound)):
+        then = at[int(slot[row]), int(rows.step[row]) + int(k) + 1]
+        assert found[row, k] == pytest.approx(rows.x[then, 0], rel=1e-4, abs=1e-4)
+        checked += 1
+    assert checked > 500
+    wanted = inputs(architecture, FORM, rows)
+    np.testing.assert_array_equal(sequences.inputs[slot, t], wanted)
 
 
 def test_inputs_and_marks_lie_at_their_series_and_step() -> None:

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from models.architecture import ACTIVATIONS, Activation, Architecture, Inputs
+from models.architecture import Architecture, Inputs
+from models.choices import ACTIVATIONS, Activation
 from models.epochs import train
 from models.errors import DataError, VersionError
 from models.learning import EpochReport, TrainingSettings

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors import numpy as safetensors
 
 from models.architecture import Architecture, Inputs
+from models.choices import STARTS, Start
 from models.errors import VersionError
-from models.learning import STARTS, Start
 from models.weights import (
     check_weights,
     fresh_weights,

@@ -96,9 +96,15 @@ def test_environment_wins_over_file_wins_over_default(tmp_path: Path, monkeypatc
         ('[model]\nhalf_life = "1min"\n', "model.half_life = 1min is below model.interval"),
         ("[model]\nring = 10\n", "model.ring = 10 is below the 25"),
         ("[network]\nseason_lags = [24]\n", "network.season_lags = 24 is not below the period of 24 steps"),
+        (
+            "[network]\ntransform_lambda = 0.2\n",
+            "network.transform_lambda is 0.2 and transform is 'none': only 'yeo-johnson' takes it",
+        ),
+        ("[model]\nperiod = '1h'\nmax_gap = '0s'\n[network]\nform = 'season'\n", "the period is one step"),
+        ("[model]\nring = 20\n[network]\nform = 'season'\nlags = 2\n", "model.ring = 20 is below the 24"),
         ("[network]\nactivation = 'relu'\n", "network.activation = 'relu': should be 'tanh', 'softsign'"),
-        ("[training]\nmomentum = 0.9\n", "training.momentum is 0.9 and training.optimiser is 'adam': only 'sgd'"),
-        ("[training]\noptimiser = 'adamw'\n", "training.weight_decay is 0: set it above 0, or use 'adam'"),
+        ("[training]\nmomentum = 0.9\n", "training.momentum is 0.9 and optimiser is 'adam': only 'sgd'"),
+        ("[training]\noptimiser = 'adamw'\n", "weight_decay is 0: set weight_decay above 0, or use 'adam'"),
         ("[network]\nsquash = nan\n", "network.squash = nan"),
         ("[network]\nunits = [2000]\n", "network.units = 2000"),
         ("[training]\nrate = inf\n", "training.rate = inf"),
@@ -183,14 +189,16 @@ def test_what_follows_reaches_series_form_and_architecture(tmp_path: Path) -> No
     found = loaded(
         tmp_path,
         '[model]\ninterval = "15min"\nhorizon = 3\nfeatures = ["a", "b"]\ntarget = "b"\n'
-        '[network]\nlags = 12\nseason_lags = [1, 4]\ncell = "gru"\nactivation = "softsign"\n',
+        '[network]\nlags = 12\nseason_lags = [1, 4]\ncell = "gru"\nactivation = "softsign"\n'
+        'form = "season"\ntransform = "yeo-johnson"\ntransform_lambda = 0.2\n',
     ).settings
     form = found.series_form()
     assert (form.period_steps, form.ring_steps, form.max_gap_steps) == (96, 97, 24)
     assert form.half_life_steps == 672.0
     architecture = found.architecture(gain=(1.0, 2.0, 3.0))
     assert (architecture.cell, architecture.horizon, architecture.target) == ("gru", 3, "b")
-    assert architecture.activation == "softsign"
+    assert (architecture.activation, architecture.form) == ("softsign", "season")
+    assert (architecture.transform, architecture.transform_lambda) == ("yeo-johnson", 0.2)
     assert architecture.inputs.season_lags == (1, 4)
     assert architecture.ring_steps_needed < form.ring_steps
 
