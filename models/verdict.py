@@ -113,7 +113,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str  # of its first request
     requests: tuple[str, ...]  # all that it answers
-    trigger: str  # drift, schedule, pairs, operator or http
+    trigger: str  # drift, skill, schedule, pairs, operator or http
     goal: str
     why: str
     model: str

@@ -31,6 +31,7 @@ WINDOWS = (*WINDOW_HOURS, LIFE)
 KEPT_HOURS = WINDOW_HOURS["30d"] + DAY_HOURS
 KEPT_DAYS = 400
 UNDER_WAY = 0.1  # of the pairs of the fullest hour before it
+FULL = 0.9  # of a window, that has pairs before its skill counts
 POOLED = "all"  # the lead that stands for all of them
 
 Scaling = Literal["scaled", "unscaled"]
@@ -177,6 +178,18 @@ def figures(sums: Floats, leads: tuple[int, ...], scaling: Scaling) -> Figures:
         mase=_ratio(mae, np.broadcast_to(naive, mae.shape)),
         skill=skill,
     )
+
+
+def recent_skill(book: Book, version: int, name: str, newest_hour: int) -> float | None:
+    """The skill against persistence over a window, of scaled errors, all leads pooled; None: it is not full yet.
+
+    It is once the version has had pairs for nine tenths of it.
+    """
+    hours = [key.at for key in book.sums if key.kind == "hour" and key.version == version]
+    if not hours or newest_hour - min(hours) < FULL * WINDOW_HOURS[name]:
+        return None
+    found = figures(book.window(version, name, newest_hour), book.leads[version], "scaled").skill["persistence"][-1]
+    return float(found) if np.isfinite(found) else None
 
 
 def daily_skill(book: Book, version: int, newest_hour: int, days: int) -> Floats:

@@ -1,6 +1,9 @@
-"""Asks for retraining without any drift: at least so often, and after so many new pairs.
+"""Asks for retraining without any drift: at least so often, after so many new pairs, and while skill is low.
 
-Both count from the last request that was made here, whatever its trigger, and from the incumbent's last training.
+Time and pairs count from the last request that was made here, whatever its trigger, and from the incumbent's last
+training. Skill is compared with the best that the version had since it began to answer: as long as its error, as a
+share of persistence's, is too far above the least, it is asked for again after each cool-down. That is no test: weeks
+differ by chance, and no share of false alarms is held to here, as that of a drift is.
 What was asked last and the request move in one call: a restart asks for nothing twice.
 """
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from worker.desks import StateDesk
 
 FORMAT = 1
+SKILL = "skill"  # the trigger of what is asked for while skill is low
+LEAST_ERROR = 1e-6  # of persistence's: below it no error is told from none
 KEPT_VERSIONS = 20
 DAY_MS = 86_400_000
 
@@ -36,6 +41,8 @@ class Asked(msgspec.Struct):
     version: int | None = None  # that answered when somebody looked last
     trained_ms: int | None = None  # event time up to which it knew data, or from which it was looked at
     pairs: dict[int, int] = msgspec.field(default_factory=dict)  # by version, at the last request while it answered
+    best: float | None = None  # skill of that version since it began to answer, where it is asked about
+    best_ms: int = 0  # event time of it
     format: int = FORMAT
 
 
@@ -50,16 +57,21 @@ class Seen:
     drifts: int  # found so far
     drifted_ms: int | None  # event time of the newest of them
     goal: Goal  # what an update would be for, by the trend of its skill
+    skill: float | None = None  # against persistence over the last week; None: it has not answered so long yet
 
 
 class Asking:
-    """Asks because of time that has passed, or pairs that have come."""
+    """Asks because of time that has passed, pairs that have come, or skill that is low."""
 
-    def __init__(self, store: StateDesk, every_ms: int, pairs: int) -> None:
-        """`every_ms` and `pairs`: 0 asks for none."""
+    def __init__(
+        self, store: StateDesk, every_ms: int, pairs: int, skill_drop: float = 0.0, cooldown_ms: int = 0
+    ) -> None:
+        """`every_ms`, `pairs` and `skill_drop`: 0 asks for none; `cooldown_ms` lies between two because of skill."""
         self._store = store
         self._every_ms = every_ms
         self._pairs = pairs
+        self._skill_drop = skill_drop
+        self._cooldown_ms = cooldown_ms
         self._revision = 0
         self._stored = b""
         self._asked = Asked()
@@ -84,7 +96,9 @@ class Asking:
         asked = self._asked
         if asked.version != seen.version:
             known = seen.clock_ms if seen.trained_ms is None else min(seen.trained_ms, seen.clock_ms)
-            asked.version, asked.trained_ms = seen.version, known
+            asked.version, asked.trained_ms, asked.best = seen.version, known, None
+        if self._skill_drop and seen.skill is not None and (asked.best is None or seen.skill > asked.best):
+            asked.best, asked.best_ms = seen.skill, seen.clock_ms
         if seen.drifts > asked.drifts and seen.drifted_ms is not None:
             self._note(seen, max(seen.drifted_ms, asked.asked_ms or seen.drifted_ms))
         asked.drifts = seen.drifts
@@ -109,15 +123,31 @@ class Asking:
         since_ms = max(self._asked.asked_ms or 0, self._asked.trained_ms or 0)
         new = seen.pairs - self._asked.pairs.get(seen.version, 0)
         evidence: dict[str, Any] = {"version": seen.version, "since": rfc3339(since_ms), "pairs": new}
-        if self._every_ms and seen.clock_ms - since_ms >= self._every_ms:
+        goal, fell = seen.goal, self._fell(seen)
+        if fell and seen.clock_ms - since_ms >= max(1, self._cooldown_ms):
+            trigger, why, goal = SKILL, fell, "restore"
+            evidence |= {"skill": seen.skill, "best": self._asked.best}
+        elif self._every_ms and seen.clock_ms - since_ms >= self._every_ms:
             days = f"{(seen.clock_ms - since_ms) / DAY_MS:.3g} days, limit {self._every_ms / DAY_MS:.3g}"
             trigger, why = "schedule", f"nothing was asked for, and nothing learned, for {days} (retraining.every)"
         elif self._pairs and new >= self._pairs:
             trigger, why = "pairs", f"{new:,} new pairs, limit {self._pairs:,} (retraining.pairs)"
         else:
             return None
-        return Request(
-            id=uuid.uuid4().hex, trigger=trigger, goal=seen.goal, why=why, evidence=evidence, created_ms=now_ms
+        return Request(id=uuid.uuid4().hex, trigger=trigger, goal=goal, why=why, evidence=evidence, created_ms=now_ms)
+
+    def _fell(self, seen: Seen) -> str:
+        """How far skill is below its best, in words; "" where it is not too far."""
+        best, skill = self._asked.best, seen.skill
+        if not self._skill_drop or best is None or skill is None or skill >= best:
+            return ""
+        least, error = max(LEAST_ERROR, 1.0 - best), 1.0 - skill  # as shares of persistence's MSE
+        rise = error / least - 1.0
+        if rise <= self._skill_drop:
+            return ""
+        return (
+            f"the week's skill is {skill:.3f}, and was {best:.3f} on {rfc3339(self._asked.best_ms)[:10]}: "
+            f"{rise:.0%} more error beside persistence's, limit {self._skill_drop:.0%} (retraining.skill_drop)"
         )
 
 

@@ -11,7 +11,7 @@ from models.verdict import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TRIGGERS = ("drift", "schedule", "pairs", "operator", "http")
+TRIGGERS = ("drift", "skill", "schedule", "pairs", "operator", "http")
 SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_200, 1_800, 3_600, 7_200)
 
 

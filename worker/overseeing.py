@@ -18,7 +18,7 @@ from models.drift_inputs import trained_inputs
 from models.errors import DataError
 from models.registry import Aliases
 from models.tally import COLUMNS, PAIRS
-from models.windows import HOUR_MS, LIFE, Book
+from models.windows import HOUR_MS, LIFE, Book, recent_skill
 from worker.asking import Seen, trained_until_ms
 from worker.counting import Watched
 from worker.drifting import ASKING_TREND, recent_inputs
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from worker.drifting import DriftWatch
     from worker.judging import Judging
 
+ASKING_WINDOW = "7d"  # of skill
 FED_AT_ONCE = 256  # losses: telling what quiet is takes about a second, and is due once in so many at most
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Overseer:
         self._seen: int | None = None  # the incumbent whose training was looked at
         self._judged: int | None = None  # the hour in which inputs and trend were judged last
         self._merged: Book | None = None
+        self._week: tuple[int, int, float | None] = (-1, -1, None)  # version, hour and its skill
 
     def forget_sums(self) -> None:
         """Add the partitions' sums up anew: there are more of them."""
@@ -178,6 +180,13 @@ class Overseer:
                 drifts=sum(state.counts.values()),
                 drifted_ms=state.found[-1].time_ms if state.found else None,
                 goal="improve" if trend is None else trend.goal,
+                skill=self._skill(book, version, hour),
             ),
             now_ms,
         )
+
+    def _skill(self, book: Book, version: int, hour: int) -> float | None:
+        """The skill that requests go by; looked at once an hour, as windows are of hours."""
+        if self._week[:2] != (version, hour):
+            self._week = (version, hour, recent_skill(book, version, ASKING_WINDOW, hour))
+        return self._week[2]

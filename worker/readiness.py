@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.times import rfc3339
-from worker.asking import trained_until_ms
+from worker.asking import SKILL, trained_until_ms
 
 if TYPE_CHECKING:
     from models.registry import VersionInfo
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 PEOPLE = ("operator", "http")
 DRIFT = "drift"
-MOOT = frozenset({DRIFT})  # of what is asked because of a version, nothing is left when another one answers
+MOOT = frozenset({DRIFT, SKILL})  # of what is asked because of a version, nothing is left when another one answers
 
 
 class Known(NamedTuple):

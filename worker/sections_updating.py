@@ -64,6 +64,10 @@ class RetrainingSettings(Section):
     )
     every: Length = Field(default=Duration(0), description='a request at least this often; "0s" asks for none')
     pairs: int = Field(default=0, ge=0, description="a request after so many new pairs; 0 asks for none")
+    skill_drop: float = Field(
+        default=0.0, ge=0, le=100,
+        description="a request when the 7d error beside persistence's is this share above its least; 0 asks for none",
+    )  # fmt: skip
     cooldown: Length = Field(
         default=Duration(DAY_MS), description="between a retraining and the next one that no person asked for, at least"
     )

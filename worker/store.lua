@@ -1,4 +1,4 @@
-#!lua name=killick_monitor_v2
+#!lua name=killick_monitor_v3
 
 -- How the monitor's records change. A Redis function does not roll back: every check comes before the first write.
 -- Who took a partition last holds its token; who comes with another one is told so. All keys share one hash tag.
@@ -101,13 +101,14 @@ local function revise(record, token, expected, state)
   return {'ok'}
 end
 
--- Lets requests go that were made because of the drift of another version than the one that answers. One that somebody
--- is at work on is let go by its consumer group too: else it would stay pending for ever.
+-- Lets requests go that were made because of the drift, or the skill, of another version than the one that answers. One
+-- that somebody is at work on is let go by its consumer group too: else it would stay pending for ever.
 local function let_go(requests, answers)
   local groups = redis.call('EXISTS', requests) == 1 and redis.call('XINFO', 'GROUPS', requests) or {}
   for _, entry in ipairs(redis.call('XRANGE', requests, '-', '+')) do
     local request = cjson.decode(entry[2][2])
-    if request.trigger == 'drift' and request.evidence.version ~= tonumber(answers) then
+    local moot = request.trigger == 'drift' or request.trigger == 'skill'
+    if moot and request.evidence.version ~= tonumber(answers) then
       for _, group in ipairs(groups) do redis.call('XACK', requests, group[2], entry[1]) end
       redis.call('XDEL', requests, entry[1])
     end
@@ -138,12 +139,12 @@ local function change(keys, args)
   return revise(keys[2], args[1], args[2], args[3])
 end
 
-redis.register_function('killick_monitor_v2_take', take)
-redis.register_function('killick_monitor_v2_advance', guarded(advance))
-redis.register_function('killick_monitor_v2_trail', guarded(trail))
-redis.register_function('killick_monitor_v2_keep', guarded(keep))
-redis.register_function('killick_monitor_v2_need', guarded(need))
-redis.register_function('killick_monitor_v2_lease', lease)
-redis.register_function('killick_monitor_v2_release', release)
-redis.register_function('killick_monitor_v2_drift', drift)
-redis.register_function('killick_monitor_v2_change', change)
+redis.register_function('killick_monitor_v3_take', take)
+redis.register_function('killick_monitor_v3_advance', guarded(advance))
+redis.register_function('killick_monitor_v3_trail', guarded(trail))
+redis.register_function('killick_monitor_v3_keep', guarded(keep))
+redis.register_function('killick_monitor_v3_need', guarded(need))
+redis.register_function('killick_monitor_v3_lease', lease)
+redis.register_function('killick_monitor_v3_release', release)
+redis.register_function('killick_monitor_v3_drift', drift)
+redis.register_function('killick_monitor_v3_change', change)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from models.duels import Duels
     from models.references import Trails
 
-LIBRARY = "killick_monitor_v2"
+LIBRARY = "killick_monitor_v3"
 CODE = resources.files("worker").joinpath("store.lua")
 FORMAT = 1  # of the bytes of sums and trails
 TRAIL_SLOTS = 2_048  # in one call, at most
@@ -250,8 +250,8 @@ class ModelStore:
     ) -> None:
         """Put down the detectors' state after `losses` more, of all of which the oldest are let go; and ask.
 
-        Where another version `answers` by now, what was asked for because of the drift of one before is let go, also
-        if somebody is at work on it. Where no answer came, call again with the same words.
+        Where another version `answers` by now, what was asked for because of the drift, or the skill, of one before is
+        let go, also if somebody is at work on it. Where no answer came, call again with the same words.
 
         Raises:
             FencedError: another monitor leads.

@@ -37,5 +37,5 @@ def minds(settings: Settings, store: StateDesk, registry: VersionDesk, verdicts:
     return Minds(
         DriftWatch(store, limits, settings.interval_ms),
         Judging(store, registry, verdicts.of_version, judged),
-        Asking(store, retraining.every.ms, retraining.pairs),
+        Asking(store, retraining.every.ms, retraining.pairs, retraining.skill_drop, retraining.cooldown.ms),
     )

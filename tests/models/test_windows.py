@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.tally import COLUMNS, REFERENCES, reported_leads
-from models.windows import KEPT_DAYS, KEPT_HOURS, LIFE, POOLED, SCALINGS, WINDOW_HOURS, Book, Key, figures
+from models.windows import KEPT_DAYS, KEPT_HOURS, LIFE, POOLED, SCALINGS, WINDOW_HOURS, Book, Key, figures, recent_skill
 
 LEADS = reported_leads(3)
 HOURS = st.lists(st.integers(-2_000, 2_000), min_size=1, max_size=12, unique=True).map(sorted)
@@ -115,6 +115,20 @@ def test_a_version_without_pairs_in_a_window_has_empty_sums() -> None:
         assert np.isnan(values).all()
     assert book.versions == [1]
     assert book.add(2, LEADS, np.empty(0, np.int64), sums_of(0)) == set()
+
+
+def test_skill_counts_once_its_window_is_nearly_full() -> None:
+    """Of complete hours alone, all leads pooled; another version's hours don't fill it."""
+    hours = [100, 101, 200, 250, 251, 252]
+    book, sums = book_of(hours)
+    book.add(2, LEADS, np.arange(90, 110), sums_of(20, 3))
+    assert [recent_skill(book, 1, "7d", newest) for newest in (150, 251)] == [None, None]
+    assert recent_skill(book, 3, "7d", 252) is None
+    error, reference = (
+        sums[:5, -1, COLUMNS[f"persistence.scaled_{name}"]].sum() for name in ("squared", "reference_squared")
+    )
+    assert recent_skill(book, 1, "7d", 252) == pytest.approx(1.0 - error / reference)
+    assert recent_skill(book, 1, "7d", 900) is None  # nothing was met for long
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)

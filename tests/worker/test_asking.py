@@ -148,6 +148,61 @@ def test_whatever_call_is_lost_it_is_asked_for_once(redis_url: str, loses: str) 
     client.close()
 
 
+def looked_at(client: Client, skills: list[tuple[float, float | None]], **limits: float) -> list[Request]:
+    """What is asked for after looks at (day, skill) of version 1; it is asked for at a fall of a fifth, once a day."""
+    given: dict[str, Any] = {"every_ms": 0, "pairs": 0, "skill_drop": 0.2, "cooldown_ms": DAY_MS}
+    asking = Asking(ModelStore(client, "m", "one"), **(given | limits))
+    asking.open()
+    for day, skill in skills:
+        asking.look(replace(AT, clock_ms=days(day), skill=skill), NOW_MS)
+    return requests(client)
+
+
+def test_skill_that_is_far_below_its_best_is_asked_about(client: Client) -> None:
+    """A fifth more error, as a share of persistence's, than at the best; how high the best was makes no difference."""
+    best = [(1.0, 0.3), (2.0, 0.5), (3.0, 0.45)]
+    assert looked_at(client, [*best, (4.0, 0.401), (5.0, None)]) == []
+    (found,) = looked_at(client, [(6.0, 0.399)])
+    assert (found.trigger, found.goal) == ("skill", "restore")
+    assert found.evidence == {
+        "version": 1, "since": "2013-10-22T00:00:00Z", "pairs": 500, "skill": 0.399, "best": 0.5,
+    }  # fmt: skip
+    assert found.why == (
+        "the week's skill is 0.399, and was 0.500 on 2013-10-24: 20% more error beside persistence's, limit 20% "
+        "(retraining.skill_drop)"
+    )
+
+
+def test_it_is_asked_again_while_skill_stays_low(client: Client) -> None:
+    """After each cool-down, which begins with what anybody asked for; not once it has recovered."""
+    asked = looked_at(client, [(1.0, 0.5), (1.5, 0.1), (2.0, 0.1), (2.9, 0.1), (3.0, 0.1), (4.5, 0.5), (9.0, 0.41)])
+    assert len(asked) == 2
+    asking = Asking(ModelStore(client, "m", "one"), 0, 0, 0.2, DAY_MS)
+    asking.open()
+    drifted = replace(AT, skill=0.1, drifts=1, drifted_ms=days(10.0))
+    asking.look(replace(drifted, clock_ms=days(10.5)), NOW_MS)
+    assert len(requests(client)) == 2
+    asking.look(replace(drifted, clock_ms=days(11.0)), NOW_MS)
+    assert len(requests(client)) == 3
+
+
+def test_the_best_is_that_of_the_version_that_answers(client: Client) -> None:
+    """Of another version it is counted anew, and when it answers again, too; below persistence it works alike."""
+    asking = Asking(ModelStore(client, "m", "one"), 0, 0, 0.2)
+    asking.open()
+    for day, version, skill in ((1, 1, 0.9), (2, 2, 0.1), (3, 1, 0.1), (4, 1, 0.0), (5, 2, -0.5), (6, 2, -0.7)):
+        asking.look(replace(AT, version=version, clock_ms=days(day), trained_ms=None, skill=skill), NOW_MS)
+    assert requests(client) == []
+    for day, skill in ((7, -0.9), (8, 1.0), (9, 0.99)):
+        asking.look(replace(AT, version=2, clock_ms=days(day), trained_ms=None, skill=skill), NOW_MS)
+    assert [one.evidence["best"] for one in requests(client)] == [-0.5, 1.0]
+
+
+def test_without_a_limit_skill_asks_for_nothing(client: Client) -> None:
+    """As it is by default."""
+    assert looked_at(client, [(1.0, 0.9), (2.0, -9.0)], skill_drop=0.0) == []
+
+
 def test_two_that_believe_they_lead_ask_once(client: Client) -> None:
     """Who was overtaken is told so."""
     one, other = asking_of(client, pairs=10, who="one"), asking_of(client, pairs=10, who="other")

@@ -175,7 +175,9 @@ def state_call(rng: np.random.Generator, number: int) -> tuple[str, Callable[[De
     back, state = int(rng.choice([0, 0, 0, 1, 2])), b"%d" % rng.integers(3)
     answers = None if rng.random() < 0.6 else int(rng.integers(1, 4))
     about = {"version": int(rng.integers(1, 4))} if rng.random() < 0.9 else {}
-    one = msgspec.structs.replace(request(f"s{number}", str(rng.choice(["drift", "schedule"]))), evidence=about)
+    one = msgspec.structs.replace(
+        request(f"s{number}", str(rng.choice(["drift", "skill", "schedule"]))), evidence=about
+    )
     some = [one] if rng.random() < 0.5 else []
     calls: dict[str, Callable[[Desks, dict[str, str]], object]] = {
         "lease": lambda at, _: (at.store(token).lease(NEVER_MS), at.store(token).led()),

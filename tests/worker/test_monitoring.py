@@ -17,7 +17,7 @@ from models.registry import Registry
 from models.server import calling, connect
 from models.tally import COLUMNS
 from models.verdict import Calibration, Trial
-from models.windows import Book
+from models.windows import Book, Key
 from tests.consumers import living
 from tests.consumers.test_ledger_calls import Deaf
 from tests.models.versions import register
@@ -58,8 +58,8 @@ def client(store_url: str) -> Iterator[Client]:
     made.close()
 
 
-def monitor_of(client: Client, who: str, name: str = MODEL, pairs: int = 0) -> Monitor:
-    """A monitor of the model, on the settings of these tests; it asks after so many pairs."""
+def monitor_of(client: Client, who: str, name: str = MODEL, pairs: int = 0, skill_drop: float = 0.0) -> Monitor:
+    """A monitor of the model, on the settings of these tests; it asks after so many pairs, or such a drop."""
 
     def opens(partition: int) -> tuple[PartitionMonitor, Archiver | None]:
         store = PartitionStore(client, name, partition, who)
@@ -70,7 +70,7 @@ def monitor_of(client: Client, who: str, name: str = MODEL, pairs: int = 0) -> M
     minds = Minds(
         DriftWatch(store, LIMITS, FORM.interval_ms),
         Judging(store, registry, VerdictStore(client, name).of_version, JUDGED),
-        Asking(store, 0, pairs),
+        Asking(store, 0, pairs, skill_drop),
     )
     return Monitor(registry, FORM, store, minds, opens, Times(LEASE_MS, 24))
 
@@ -361,3 +361,33 @@ def test_what_is_asked_for_is_by_the_pairs_of_who_answers(client: Client) -> Non
     assert [request.trigger for request in requests] == ["pairs"] * len(requests)
     pairs = model.wanted().window(1, "life", 0)[-1, COLUMNS["pairs"]]
     assert 1 <= len(requests) <= pairs // 200
+
+
+def test_what_is_asked_for_is_by_the_skill_of_the_last_week(client: Client) -> None:
+    """Over all partitions and leads, as it was when an hour began; not before the version has met a week."""
+    model = Model(client)
+    register(model.registry, architecture_of(), 1)
+    monitor, drop = monitor_of(client, "one", skill_drop=0.01), 0.01
+    best, last, wanted = -np.inf, 0, list[tuple[float, float]]()
+    for _ in range(80):
+        model.feed(5)
+        model.count(monitor)
+        book = model.wanted()
+        newest, hours = book.newest_hour() or 0, sorted(key.at for key in book.sums if key.kind == "hour")
+        week = [book.sums[Key("hour", 1, hour)][-1] for hour in hours if newest - 168 <= hour < newest]
+        if newest - hours[0] < 0.9 * 168 or newest == last:
+            continue
+        last = newest
+        error, reference = (
+            sum(float(sums[COLUMNS[f"persistence.scaled_{name}"]]) for sums in week)
+            for name in ("squared", "reference_squared")
+        )
+        skill = 1.0 - error / reference
+        best = max(best, skill)
+        if (1.0 - skill) / (1.0 - best) - 1.0 > drop:
+            wanted.append((skill, best))
+    requests = ModelStore(client, MODEL).requests()
+    assert len(wanted) >= 3
+    assert {(request.trigger, request.goal) for request in requests} == {("skill", "restore")}
+    found = [(request.evidence["skill"], request.evidence["best"]) for request in requests]
+    np.testing.assert_allclose(found, wanted)

@@ -263,16 +263,23 @@ def about(number: int, version: int | None, trigger: str = "drift") -> Request:
 
 
 def test_another_version_ends_what_the_drift_of_those_before_asked_for(client: Client) -> None:
-    """Also for who is at work on it, and for good; what others ask for, and what is about this version, stays."""
+    """Their skill, too; for good, and for who is at work on it; what is about this version, or of people, stays."""
     store, key = ModelStore(client, "m", "one"), "killick:{m}:requests"
-    asked = [about(1, 1), about(2, None, "operator"), about(3, 2), about(4, 1), about(5, 1, "http")]
+    asked = [
+        about(1, 1),
+        about(2, None, "operator"),
+        about(3, 2),
+        about(4, 1),
+        about(5, 1, "http"),
+        about(8, 1, "skill"),
+    ]
     store.change_drift(0, b"first", [], 0, asked)
     calling(client.xgroup_create, key, "workers", "0")
     calling(client.xgroup_create, key, "others", "0")
     for group in ("workers", "others"):
         calling(client.xreadgroup, group, "someone", {key: ">"})
     store.change_drift(1, b"second", [], 0, [about(6, 1)])
-    assert len(store.requests()) == 6
+    assert len(store.requests()) == 7
     store.change_drift(2, b"third", [], 0, [about(7, 2)], answers=2)
     assert [one.id for one in store.requests()] == ["2", "3", "5", "7"]
     for group in ("workers", "others"):
