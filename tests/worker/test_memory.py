@@ -10,16 +10,26 @@ import msgspec
 import numpy as np
 import pytest
 
+from models.drift_limits import DriftLimits
 from models.errors import FencedError, KillickError, OffsetConflict, StaleCommand, VersionError
+from models.registry import Aliases
 from models.server import connect
 from tests.models import test_registry_changes as changes
 from tests.models.versions import register
 from tests.streams import architecture_of
+from tests.worker import turning
 from tests.worker.desks import MODEL, Desks, InMemory, InRedis
+from tests.worker.judged import FIRST_STEP, LIMITS, NOW_MS, duel_of
 from tests.worker.test_requests import request, verdict
+from tests.worker.test_settling import MADE
+from tests.worker.test_settling import verdict as judged
+from worker.drifting import DriftWatch
+from worker.judging import Evidence, Judging
 from worker.memory import Memory, MemoryModelStore, MemoryRequests
 from worker.memory_registry import MemoryRegistry
+from worker.pending import StepLoss
 from worker.requests import Progress, TakenBack
+from worker.settling import Settler
 from worker.store import Record
 from worker.verdicts import KEPT
 
@@ -302,3 +312,39 @@ def test_time_passes_in_memory() -> None:
     assert second.claim([entry], 2_000) == []
     now[0] += 1.0
     assert second.claim([entry], 2_000) == [entry]
+
+
+def test_a_candidate_is_settled_tried_and_promoted(desks: Desks) -> None:
+    """Settler, gate and detectors go their whole way on either: what is left is the same, to the last word."""
+    register(desks.registry, architecture_of())
+    queue = desks.requests("w1")
+    for name in "abc":
+        queue.ask(request(name, "schedule"))
+    entries = queue.claim([one.entry for one in queue.waiting()][:2], NEVER_MS)
+    settled = Settler("w1", queue, desks.verdicts(), desks.registry, turning.LIMITS).settle(judged(), MADE, entries)
+    assert settled.version == 2
+    drifts = DriftWatch(desks.store("m1"), DriftLimits(calibration_steps=50), LIMITS.interval_ms)
+    drifts.open()
+    drifts.feed([StepLoss(step, 1, 0.5) for step in range(FIRST_STEP, FIRST_STEP + 9)], NOW_MS)
+    drifts.save()
+    judging = Judging(desks.store("m1"), desks.registry, desks.verdicts().of_version, LIMITS)
+    judging.open()
+    for step in range(FIRST_STEP, FIRST_STEP + 600):
+        duels = {(step, 1, 2): duel_of(3.0 + 0.1 * (step % 3), 1.0)}
+        judging.look(Evidence(duels, [step], frozenset({1, 2}), None), NOW_MS)
+        if desks.registry.aliases().incumbent == 2:
+            break
+    drifts.feed([StepLoss(FIRST_STEP + 10, 2, 0.4)], NOW_MS)
+    drifts.save()
+    assert desks.registry.aliases() == Aliases(2, None, 1, 3)
+    assert [(entry.event, entry.version, entry.actor) for entry in desks.registry.audit()] == [
+        ("register", 1, "ann"), ("incumbent", 1, "ann"), ("register", 2, "retrainer"),
+        ("nominate", 2, "retrainer"), ("promote", 2, "gate"),
+    ]  # fmt: skip
+    assert judging.state.ended[-1].outcome == "promoted"
+    assert (desks.verdicts().spent(), desks.verdicts().of_version(2)) == (turning.LIMITS.alpha, settled)
+    assert [one.request.id for one in queue.waiting()] == ["c"]
+    assert desks.store().drift_losses() == [0.4]
+    again = Judging(desks.store("m2"), desks.registry, desks.verdicts().of_version, LIMITS)
+    again.open()
+    assert again.state == judging.state
