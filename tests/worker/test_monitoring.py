@@ -31,7 +31,7 @@ from worker.judging import Judging
 from worker.monitoring import Monitor, Times
 from worker.overseeing import Minds
 from worker.partition_monitor import PartitionMonitor
-from worker.store import ModelStore, PartitionStore
+from worker.store import LIBRARY, ModelStore, PartitionStore
 from worker.verdicts import VerdictStore
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ class Listening(Deaf):
 
     def fcall(self, name: str, *words: Any) -> Any:
         """The reply."""
-        self.calls.append(name.removeprefix("killick_monitor_v2_"))
+        self.calls.append(name.removeprefix(f"{LIBRARY}_"))
         return super().fcall(name, *words)
 
 
