@@ -115,8 +115,8 @@ class TrainingOutcome:
     """What a training came to: the weights to use and how they were found.
 
     An exploded one has a diagnosis and words for that, a curve that ends there, and no weights worth having.
-    `validation_mse` is in units of the series' scale; `steps` are all that were taken, `kept_steps` those that the
-    weights have taken.
+    `validation_mse` is in units of the series' scale, of the target as the architecture sees it: between transforms
+    compare forecasts. `steps` are all that were taken, `kept_steps` those that the weights have taken.
     """
 
     weights: Weights

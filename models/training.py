@@ -96,7 +96,7 @@ class Measured(NamedTuple):
     """Means over the labels of a span; NaN: there are none."""
 
     loss: float  # in units of the gain
-    mse: float  # squared errors in units of the series' scale: comparable between gains and losses
+    mse: float  # squared errors in units of the series' scale: comparable between gains and losses, not transforms
 
 
 class Trainer:
