@@ -27,7 +27,7 @@ DOORS: dict[str, set[str]] = {
     "redis": {"models/server.py"},
     "prometheus_client": {"worker/metrics*.py"},
     "tensorflow": {"models/network.py", "models/training.py"},
-    "keras": set(),  # as `tf.keras`, through TensorFlow's door
+    "keras": {"worker/damped_keras.py"},
     "click": {"worker/cli*.py"},
     "fastapi": {"worker/api*.py"},
     "starlette": {"worker/api*.py"},

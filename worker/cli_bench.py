@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,6 +42,42 @@ def throughput(session: Session, as_json: bool, quick: bool, repeats: int) -> No
 
     rows = measure(session.settings(), QUICK if quick else ROWS, repeats, say)
     click.echo(json.dumps({"rows": rows}) if as_json else _table(rows))
+
+
+@bench.command("damped-sine")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: every turn, means, spreads and ratios.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=10, show_default=True, help="Trainings of each kind.")
+@click.option(
+    "--samples",
+    type=click.IntRange(100, 10_000),
+    default=10_000,
+    show_default=True,
+    help="Waves to train on, as published; fewer for a first look.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Threads of Killick's training."
+)
+def damped_sine(as_json: bool, seeds: int, samples: int, threads: int) -> None:
+    """The damped sine problem: the published recipe in plain Keras beside Killick's training.
+
+    Stacked LSTM of 2 x 20; of a sine wave that dies away 50 steps are seen, the next 5 are forecast. Both train on
+    the same samples and are tested on the same others, taking turns, each training in a process of its own. Takes
+    about 20 seconds a seed.
+    """
+    from rich.console import Console
+
+    from worker import damped_sine as problem
+    from worker.progress import progress
+
+    with progress("damped sine", 2 * seeds, sys.stderr) as report:
+        compared = problem.compare(seeds, samples, threads, report)
+    if as_json:
+        click.echo(json.dumps(problem.as_object(compared)))
+        return
+    console = Console()
+    console.print(problem.table_by_seed(compared))
+    console.print(problem.table_of_both(compared))
+    click.echo(problem.words(compared))
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
