@@ -16,11 +16,10 @@ from worker.report_backtest_words import (
     more_words,
     outcome_words,
     plain_words,
-    share_words,
     span_words,
 )
 from worker.report_html import Html, Pictures, document, number, section, tag, tile
-from worker.report_numbers import DAY_MS, clock_words, figure, length_words, moment_words
+from worker.report_numbers import DAY_MS, clock_words, figure, length_words, less_words, moment_words, share_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ def _summary(judging: Judging) -> Html:
 
 def _faced(faced: Faced) -> Html:
     rests = [interval_words(faced), "" if faced.clear else "may be luck"]
-    value = number(faced.share, f"{share_words(faced.share)} {'less' if faced.share >= 0 else 'more'}")
+    value = number(faced.share, less_words(faced.share))
     return tile(f"Error, {faced.name} against {faced.other}", value, ", ".join(filter(None, rests)))
 
 

@@ -191,7 +191,8 @@ def by_cost(judging: Judging) -> Figure | None:
         traces.append(
             {
                 **marks([cost], [one.mse], {"color": color, "size": 11}, safe(one.name)), "mode": "markers+text",
-                "text": [safe(one.name)], "textfont": {"color": color}, "textposition": ("top center", "bottom center")[at % 2],
+                "text": [safe(one.name)], "textfont": {"color": color},
+                "textposition": ("top center", "bottom center")[at % 2],
                 "error_y": {"type": "data", "array": [reach], "color": faint(color, 0.6), "thickness": 1.5, "width": 5},
                 "cliponaxis": False,
             }

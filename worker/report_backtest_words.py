@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from worker.backtest_judged import ALWAYS, CONTROL, FROZEN
 from worker.durations import parse_duration
-from worker.report_numbers import DAY_MS, clock_words
+from worker.report_numbers import DAY_MS, clock_words, less_interval, less_words, share_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:
@@ -51,27 +50,10 @@ def when_words(name: str) -> str:
     return WHEN.get(name, "")
 
 
-def share_words(share: float) -> str:
-    """A share without its sign: whole per cents from ten on."""
-    size = abs(100 * share)
-    return f"{size:.0f} %" if size >= 9.95 else f"{size:.1f} %"
-
-
-def less_words(faced: Faced) -> str:
-    """So much less error, or more."""
-    return f"{share_words(faced.share)} {'less' if faced.share >= 0 else 'more'} error"
-
-
 def interval_words(faced: Faced) -> str:
     """The interval of a difference, in words; empty where there is none."""
-    if not (math.isfinite(faced.low) and math.isfinite(faced.high)):
-        return ""
-    low, high = (share_words(end) for end in (faced.low, faced.high))
-    if faced.low >= 0:
-        return f"95 %: {low} to {high} less"
-    if faced.high <= 0:
-        return f"95 %: {high} to {low} more"
-    return f"95 %: {low} more to {high} less"
+    words = less_interval(faced.low, faced.high)
+    return f"95 %: {words}" if words else ""
 
 
 def outcome_words(judging: Judging) -> str:
@@ -93,18 +75,20 @@ def plain_words(judging: Judging) -> str:
     if judged.lstm is None or judged.advice == "nothing":
         best = f"; of the baselines {spoken(judged.baseline)} is the best" if judged.baseline else ""
         return f"No policy was scored{best}."
-    against = f"{less_words(faced)} than {spoken(faced.other)}, the best baseline" if faced is not None else ""
+    against = (
+        f"{less_words(faced.share)} error than {spoken(faced.other)}, the best baseline" if faced is not None else ""
+    )
     if faced is not None and judged.advice == "baseline":
         return (
-            f"Take {spoken(faced.other)}: the best LSTM, {spoken(judged.lstm)}, makes {less_words(faced)}, and has to "
-            "be trained."
+            f"Take {spoken(faced.other)}: the best LSTM, {spoken(judged.lstm)}, makes {less_words(faced.share)} error, "
+            "and has to be trained."
         )
     if faced is not None and judged.advice == "undecided":
         side = "lead" if faced.share >= 0 else "lag"
         name = spoken(judged.lstm)
         return f"{name[0].upper()}{name[1:]} makes {against}: a {side} that may be luck. What is simpler costs less."
     if judged.advice == "updating" and judged.against_frozen is not None:
-        head = f"Update {_named(judged.chosen)}: {less_words(judged.against_frozen)} than the frozen LSTM"
+        head = f"Update {_named(judged.chosen)}: {less_words(judged.against_frozen.share)} error than the frozen LSTM"
         return f"{head}{_cost_words(judging)}{'; ' + against if against else ''}."
     name = "Leave the LSTM frozen" if judged.advice == "frozen" else _take_words(judged.lstm)
     why = "no policy that updates makes less error beyond luck" if judged.advice == "frozen" else ""
@@ -156,14 +140,15 @@ def faced_words(faced: Faced) -> str:
     seeds = f"with {faced.better_seeds} of {counted(faced.seeds, 'seed')}" if faced.seeds > 1 else ""
     rests = ", ".join(filter(None, (interval_words(faced), weeks, seeds)))
     luck = "" if faced.clear else " That may be luck."
-    return f"{faced.name} against {spoken(faced.other)}: {less_words(faced)}{f' ({rests})' if rests else ''}.{luck}"
+    told = f"{less_words(faced.share)} error{f' ({rests})' if rests else ''}"
+    return f"{faced.name} against {spoken(faced.other)}: {told}.{luck}"
 
 
 def _control_words(faced: Faced) -> str:
     if faced.clear and faced.share > 0:
         return (
-            f"{faced.name} against the control, which is trained further on old data alone: {less_words(faced)}. So "
-            "much is due to what is new."
+            f"{faced.name} against the control, which is trained further on old data alone: "
+            f"{less_words(faced.share)} error. So much is due to what is new."
         )
     return (
         f"{faced.name} is no better beyond luck than the control, which is trained further on old data alone: what "

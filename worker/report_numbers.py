@@ -45,6 +45,28 @@ def percent(value: float | None) -> str:
     return f"{100 * value:+.1f} %".replace("-", MINUS)
 
 
+def share_words(share: float) -> str:
+    """A share without its sign: whole per cents from ten on."""
+    size = abs(100 * share)
+    return f"{size:.0f} %" if size >= 9.95 else f"{size:.1f} %"
+
+
+def less_words(share: float) -> str:
+    """So much less of something, or more."""
+    return f"{share_words(share)} {'less' if share >= 0 else 'more'}"
+
+
+def less_interval(low: float, high: float) -> str:
+    """An interval of a share that something is less by; empty where there is none."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    if low >= 0:
+        return f"{share_words(low)} to {share_words(high)} less"
+    if high <= 0:
+        return f"{share_words(high)} to {share_words(low)} more"
+    return f"{share_words(low)} more to {share_words(high)} less"
+
+
 def rate_words(rate: float) -> str:
     """A learning rate."""
     return f"{rate:.6f}".rstrip("0") if rate >= LEAST_P else f"{rate:.3g}"

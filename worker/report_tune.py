@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from models.errors import DataError
 from worker.report_html import Html, Pictures, document, number, section, tag, tile
-from worker.report_numbers import clock_words, figure, length_words, moment_words, skill_words
+from worker.report_numbers import clock_words, figure, length_words, less_words, moment_words, skill_words
 from worker.report_tune_learning import learning, settings
 from worker.report_tune_sections import check, everything, paste, ranking, repeats, spans
 from worker.report_tune_words import (
@@ -115,9 +115,8 @@ def _summary(told: Tuned) -> Html:
     tiles = [tile(f"Error, trial {best.number}", number(mse, figure(mse)), f"scaled MSE, {where}")]
     gain, interval = (best.gain, best.gain_interval) if checked is None else (checked.gain, checked.gain_interval)
     if best.number and gain is not None:
-        words = f"{100 * abs(gain):.1f} % {'less' if gain >= 0 else 'more'}"
         rests = range_words(interval) if interval is not None else "one repeat: luck is not known"
-        tiles.append(tile("Against the settings as they are", number(gain, words), rests))
+        tiles.append(tile("Against the settings as they are", number(gain, less_words(gain)), rests))
     skill = best.skill_persistence if checked is None else checked.skill_persistence
     if skill is not None:
         tiles.append(tile("Skill", number(skill, skill_words(skill)), "1 is perfect, 0 as good as persistence"))

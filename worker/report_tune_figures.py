@@ -12,7 +12,6 @@ from worker.report_drawing import (
     PALETTE,
     box,
     faint,
-    finite,
     framed,
     line,
     listed,
@@ -133,8 +132,7 @@ def curves(runs: Sequence[Run], color: str) -> Figure | None:
     losses = [loss for run in shown for one in run.curve for loss in (one.train_loss, one.validation_loss)]
     most = max(len(run.curve) for run in shown)
     ticks = {"title": {"text": "epoch"}, "range": [-0.3, most + 0.5], "dtick": max(1, math.ceil(most / 8)), "tick0": 0}
-    near = [*losses, *(finite(run.untrained.validation_loss) for run in shown)]
-    return framed(traces, LOW, x=ticks, y={"title": {"text": "loss"}, "range": span_of(near)}, legend=False)
+    return framed(traces, LOW, x=ticks, y={"title": {"text": "loss"}, "range": span_of(losses)}, legend=False)
 
 
 def by_value(told: Tuned, key: str) -> Figure | None:

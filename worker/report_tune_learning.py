@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worker.tune_told import Tuned
 
 MOST_SETTINGS = 6
-MOST_SHOWN = 4  # configurations with curves
+MOST_SHOWN = 6  # configurations with curves
 
 
 def settings(told: Tuned, pictures: Pictures) -> Html:
@@ -45,7 +45,8 @@ def settings(told: Tuned, pictures: Pictures) -> Html:
         "Which settings matter",
         tag("p", words) if shares is not None else "",
         pictures.place("importance", shares, "Bars of the share of each setting in being among the best."),
-        tag("p", "Below, the error (scaled MSE) of every complete trial by its value; others differ too.")
+        tag("p", "Below, the error (scaled MSE) of every complete trial by its value; others differ too. The "
+            "worst tenth may lie above.")
         if parts else "",
         tag("div", *parts, class_="several") if parts else "",
         tag("details", tag("summary", "Table of shares"),
@@ -86,9 +87,9 @@ def learning(told: Tuned, pictures: Pictures) -> Html:
                 "error (scaled MSE)", "gradient steps"]  # fmt: skip
     return section(
         "Learning curves",
-        tag("p", "Solid: validation, dotted: training, from before the first epoch on; the dot is the epoch whose "
-            "weights were kept; a line for each split and seed. Losses are in units of the gain and can't be compared "
-            "between configurations with another loss or scale; the error can."),
+        tag("p", "Solid: validation, dotted: training, from before the first epoch on (that may lie above); the dot is "
+            "the epoch whose weights were kept; a line for each split and seed. Losses are in units of "
+            "the gain and can't be compared between configurations with another loss or scale; the error can."),
         tag("div", *parts, class_="several"),
         tag("details", tag("summary", f"Table of these {len(rows)} trainings"),
             table("Trainings of these configurations", headings, rows), class_="long"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker.report_html import Html, joined, number, section, table, tag
-from worker.report_numbers import NONE, clock_words, figure, moment_words, skill_words
+from worker.report_numbers import NONE, clock_words, figure, less_words, moment_words, percent, skill_words
 from worker.report_tune_figures import (
     MOST_BOXES,
     boxes,
@@ -20,7 +20,6 @@ from worker.report_tune_words import (
     best_of,
     changed_words,
     diagnoses,
-    less_words,
     pace,
     range_words,
     states_words,
@@ -55,9 +54,13 @@ def paste(told: Tuned) -> Html:
     ]
     return section(
         "To paste into killick.toml",
-        tag("pre", tag("code", told.toml.strip())),
+        tag("pre", tag("code", *_lines(told.toml))),
         table("What it changes", ["setting", "as it is", *names], rows, texts=2 + len(others)),
     )
+
+
+def _lines(toml: str) -> list[Html]:
+    return [part for line in toml.strip().splitlines() for part in (tag("span", line), Html("\n"))]
 
 
 def _value(one: Trial, key: str) -> str:
@@ -70,8 +73,8 @@ def ranking(told: Tuned, pictures: Pictures) -> Html:
         return section("Trials", tag("p", "No trial is complete: there is nothing to compare."))
     shown = [one for number in told.ranking if (one := trial_of(told, number))]
     kept = [one for at, one in enumerate(shown) if at < MOST_ROWS or one.number == 0]
-    headings = ["trial", "error (scaled MSE)", "deviation", "less than as they are", "skill", "against seasonal",
-                "a training", "weights", "what it changes"]  # fmt: skip
+    headings = ["trial", "what it changes", "error (scaled MSE)", "deviation", "less than as they are", "skill",
+                "against seasonal", "a training", "weights"]  # fmt: skip
     rows = [_ranked(told, one) for one in kept]
     drawn = len(shown_in_boxes(told))
     picked = f"The best {MOST_BOXES}, and the settings as they are (trial 0). " if len(told.ranking) > drawn else ""
@@ -86,26 +89,26 @@ def ranking(told: Tuned, pictures: Pictures) -> Html:
             "that of single runs, both by the luck of the seeds; = can't be told from the best."),
         pictures.place("boxes", boxes(told), "Box plots of the runs of the best trials; the table has the means.",
             f"{picked}What a split adds to all trials is taken out. {colors}"),
-        table("The best trials", headings, rows, strong=0),
+        table("The best trials", headings, rows, texts=2, strong=0),
         tag("h3", "In the order they were tried"),
         pictures.place("searched", searched(told), "Error of each trial in the order they were tried, with the least "
             "so far as a line.", "Line: the least so far. Where it has been level for long, more trials will hardly "
-            "help. Red crosses: given up early."),
+            "help. Red crosses: given up early. The worst tenth may lie above this."),
     )  # fmt: skip
 
 
 def _ranked(told: Tuned, one: Trial) -> list[str]:
-    rank = told.ranking.index(one.number) + 1
-    sign = "=" if one.number in told.tied else ""
+    sign = " =" if one.number in told.tied else ""
     error = number(one.mse, figure(one.mse))
     if one.error is not None:
         error = joined([error, " ± ", number(one.error, f"{one.error:.2g}")])
-    gain = number(one.gain, NONE if one.gain is None else f"{100 * one.gain:+.1f} %")
+    gain = number(one.gain, NONE if one.gain is None else percent(one.gain))
     if one.gain_interval is not None:
-        ends = (f"{100 * end:+.1f}" for end in one.gain_interval)
+        ends = (percent(end).removesuffix(" %") for end in one.gain_interval)
         gain = joined([gain, tag("small", f" [{', '.join(ends)}]")])
     return [
-        joined([f"{one.number} ", tag("small", f"rank {rank}{sign}")]),
+        f"{one.number}{sign}",
+        changed_words(one),
         error,
         number(one.deviation, NONE if one.deviation is None else f"{one.deviation:.2g}"),
         gain,
@@ -113,7 +116,6 @@ def _ranked(told: Tuned, one: Trial) -> list[str]:
         number(one.skill_seasonal, skill_words(one.skill_seasonal)),
         number(pace(one), clock_words(pace(one))),
         number(one.parameters, f"{one.parameters:,}"),
-        tag("span", changed_words(one), class_="t wide"),
     ]
 
 
@@ -133,7 +135,7 @@ def check(told: Tuned, pictures: Pictures) -> Html:
     ]  # fmt: skip
     same = found.best == found.first
     words = "The best are the settings as they are." if same or found.gain is None else (
-        f"Trial {best.number} makes {less_words(found.gain)}"
+        f"Trial {best.number} makes {less_words(found.gain)} error"
         + (f" ({range_words(found.gain_interval)})." if found.gain_interval else ".")
     )  # fmt: skip
     seasonal = skill_words(found.skill_seasonal)
@@ -210,17 +212,16 @@ def everything(told: Tuned) -> Html:
     """All trials, by number."""
     if not told.trials:
         return Html()
-    headings = ["trial", "how it ended", "error (scaled MSE)", "runs", "took", "diagnosis", "what it changes"]
+    headings = ["trial", "how it ended", "what it changes", "diagnosis", "error (scaled MSE)", "runs", "took"]
     rows = [
         [
             f"{one.number}", joined([ENDS[one.state], tag("small", one.words) if one.words else ""]),
-            number(one.mse, figure(one.mse)), number(len(one.runs), f"{len(one.runs)}"),
-            number(one.seconds, clock_words(one.seconds)), diagnoses(one.runs) or NONE,
-            tag("span", changed_words(one), class_="t wide"),
+            changed_words(one), diagnoses(one.runs) or NONE, number(one.mse, figure(one.mse)),
+            number(len(one.runs), f"{len(one.runs)}"), number(one.seconds, clock_words(one.seconds)),
         ]
         for one in told.trials
     ]  # fmt: skip
     return section(
         "All trials",
-        tag("details", tag("summary", counted(len(rows), "trial")), table("Trials by number", headings, rows, texts=2)),
+        tag("details", tag("summary", counted(len(rows), "trial")), table("Trials by number", headings, rows, texts=4)),
     )

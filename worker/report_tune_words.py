@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.report_numbers import MINUS, clock_words, figure
+from worker.report_numbers import clock_words, figure, less_interval, less_words
 from worker.report_words import counted
 from worker.tune_space import text
 from worker.tune_tables import advice
@@ -69,7 +69,7 @@ def more_words(told: Tuned) -> list[str]:
     found = [_best_words(told, best)]
     if told.check is not None and best.number and told.check.gain is not None:
         span = "On the span at the end, which the search has not seen,"
-        found.append(f"{span} it makes {less_words(told.check.gain)} than the settings as they are"
+        found.append(f"{span} it makes {less_words(told.check.gain)} error than the settings as they are"
                      f"{interval_words(told.check.gain_interval)}.")  # fmt: skip
     elif best.number and told.check is None:
         found.append("Nothing was checked on a span that the search has not seen: the gain above is flattered by the "
@@ -81,11 +81,13 @@ def more_words(told: Tuned) -> list[str]:
 def _best_words(told: Tuned, best: Trial) -> str:
     if best.number == 0:
         return f"Of {counted(len(told.ranking), 'complete trial')} the settings as they are make the least error."
-    won = f", less in {best.splits_won} of {counted(len(told.splits), 'split')}" if len(told.splits) > 1 else ""
-    gain = (
-        "" if best.gain is None else f" makes {less_words(best.gain)} than they do{interval_words(best.gain_interval)}"
+    if best.gain is None:
+        return f"Over the splits of the search trial {best.number} makes the least error."
+    won = f", in {best.splits_won} of {counted(len(told.splits), 'split')}" if len(told.splits) > 1 else ""
+    return (
+        f"Over the splits of the search trial {best.number} makes {less_words(best.gain)} error than the settings as "
+        f"they are{interval_words(best.gain_interval)}{won}."
     )
-    return f"Over the splits of the search trial {best.number}{gain or ' is the best'}{won}."
 
 
 def _sure_words(told: Tuned, best: Trial) -> str:
@@ -101,20 +103,14 @@ def _sure_words(told: Tuned, best: Trial) -> str:
     return f"{words}."
 
 
-def less_words(gain: float) -> str:
-    """So much less error, or more."""
-    return f"{100 * abs(gain):.1f} % {'less' if gain >= 0 else 'more'} error"
-
-
 def interval_words(interval: tuple[float, float] | None) -> str:
     """The 95 % interval of a gain, in brackets; empty where there is none."""
     return "" if interval is None else f" ({range_words(interval)})"
 
 
 def range_words(interval: tuple[float, float]) -> str:
-    """The 95 % interval of a gain: minus is less error."""
-    low, high = (f"{-100 * end:+.1f}".replace("-", MINUS) for end in reversed(interval))
-    return f"95 %: {low} to {high} %"
+    """The 95 % interval of a gain."""
+    return f"95 %: {less_interval(*interval)}"
 
 
 def changed_words(one: Trial) -> str:
