@@ -146,9 +146,11 @@ def admitted(history: History, form: SeriesForm) -> tuple[Partition, Admitted]:
 def of_history(history: History, form: SeriesForm, *, series: int, seed: int) -> Stretch | None:
     """A history as a stretch of `series` of its series at most; None: nothing of it can be used."""
     partition, found = admitted(history, form)
-    block, names = found.block, partition.names
-    if not len(block):
-        return None
+    return drawn(found.block, partition.names, series=series, seed=seed) if len(found.block) else None
+
+
+def drawn(block: Block, names: Sequence[str], *, series: int, seed: int) -> Stretch:
+    """A block whose slot i is the series `names[i]` as a stretch of `series` of them at most; it begins the stream."""
     if len(names) > series:
         slots = np.sort(np.random.default_rng(seed).choice(len(names), series, replace=False))
         number = np.full(len(names), -1)

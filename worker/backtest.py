@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from models.blocks import Ints, Singles
     from models.learning import EpochReport
     from worker.backtest_policies import Policy
-    from worker.backtest_run import Scene
+    from worker.backtest_scene import Scene
     from worker.backtest_told import PolicyRun, ScoreSet
     from worker.backtest_update import First, Material
 
@@ -136,7 +136,7 @@ def run_one(
             said = share
             sign.write_text(str(share), encoding="ascii")
 
-    run = Run(scene, policy, first, _material(scene) if policy.updates else None, seed)
+    run = Run(scene, policy, first, _material(scene) if policy.updates and not scene.gate else None, seed)
     with ExitStack() as stack:
         write: Callable[[Ints, Ints, Singles, int], None]
         if part is None:

@@ -11,34 +11,29 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from models.drift_inputs import inputs_of
-from models.times import rfc3339
 from models.weights import weights_to_bytes
 from worker.backtest_policies import DAY_MS, Policy
 from worker.backtest_stage import Stage, cut, pieces
 from worker.backtest_told import Happening, Kind, PolicyRun
-from worker.backtest_update import UpdateRules
+from worker.backtest_updating import ACTOR, Desks, Judged, Plain, Spent, trained_on
 from worker.counting import Counting
 from worker.durations import Duration
 from worker.memory import Memory, MemoryModelStore, MemoryRequests, MemoryVerdicts
 from worker.memory_registry import MemoryRegistry
 from worker.overseeing import Overseer
 from worker.wiring_minds import minds
-from worker.wiring_updating import training_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from consumers.stream import Folded
     from models.blocks import Block, Ints, Singles
+    from worker.backtest_scene import Scene
     from worker.backtest_scores import Scores
     from worker.backtest_update import First, Material
-    from worker.requests import Waiting
+    from worker.backtest_updating import Updating
     from worker.settings import Settings
 
 PIECE_CELLS = 1 << 20  # forecasts that a fold holds, where nothing happens in between
@@ -49,48 +44,11 @@ KINDS: dict[str, Kind] = {"promote": "promote", "rollback": "rollback", "nominat
 RESUME_MS = 7 * DAY_MS  # after a rollback has paused promotions, so much later somebody has looked at it
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What all runs over a file have in common."""
-
-    id: str  # of the file and the settings: what is prepared of it is kept by it
-    settings: Settings
-    block: Block  # the whole file, in the order of time
-    names: tuple[str, ...]
-    online_step: int  # what is before it, the first version is fitted on
-    gate: bool
-
-    @property
-    def tick_steps(self) -> int:
-        """Steps between two looks: a day."""
-        return max(1, DAY_MS // self.settings.interval_ms)
-
-    @property
-    def rules(self) -> UpdateRules:
-        """How a plain update is made."""
-        update, interval_ms = self.settings.update, self.settings.interval_ms
-        return UpdateRules(update.rate, update.steps, max(1, update.recent.ms // interval_ms), update.recent_share)
-
-    def row(self, step: int) -> int:
-        """The first observation of a step, or after it."""
-        return int(np.searchsorted(self.block.step, step))
-
-
-@dataclass
-class Spent:
-    """What updating took."""
-
-    retrainings: int = 0
-    seconds: float = 0.0
-    gradient_steps: int = 0
-    happened: list[Happening] = field(default_factory=list)
-
-
 class Run:
     """One policy with one seed."""
 
     def __init__(self, scene: Scene, policy: Policy, first: First, material: Material | None, seed: int) -> None:
-        """`material` may be None where the policy never updates."""
+        """`material` is what plain updates learn from; None where there are none."""
         self._scene = scene
         self._policy = policy
         self._first = first
@@ -98,14 +56,13 @@ class Run:
         settings = scene.settings
         self._form = settings.series_form()
         self._interval_ms = settings.interval_ms
-        self._registry = MemoryRegistry(settings.model.name)
         memory = Memory(settings.model.name)
-        self._verdicts = MemoryVerdicts(memory)
-        self._requests = MemoryRequests(memory, "backtest")
-        self._store = MemoryModelStore(memory, "backtest")
+        self._store = MemoryModelStore(memory, ACTOR)
         self._store.lease(LEASE_MS)
+        self._desks = Desks(MemoryRegistry(settings.model.name), MemoryRequests(memory, ACTOR), MemoryVerdicts(memory))
+        self._registry = self._desks.registry
         self._counting = Counting(self._form, settings.model.horizon)
-        self._minds = minds(self._asking(settings), self._store, self._registry, self._verdicts)
+        self._minds = minds(self._asking(settings), self._store, self._registry, self._desks.verdicts)
         self._overseer = Overseer(self._registry, self._form, settings.ahead_steps, self._minds)
         self._stage = Stage(
             self._form,
@@ -113,10 +70,7 @@ class Run:
             depth_steps=settings.spin_up_steps,
             guard_steps=settings.guard_steps if scene.gate else 0,
         )
-        self._material = material
-        self._learning = replace(training_settings(settings), seed=seed)
-        self._weights = first.weights
-        self._spent = Spent()
+        self._updating = self._how(material)
         self._paused_ms: int | None = None
         self._answered: list[tuple[int, int]] = []
 
@@ -148,7 +102,8 @@ class Run:
                 self._look(folded, int(block.step.max()))
             done += len(block)
             report(done)
-        spent, counts = self._spent, Counter(entry.event for entry in self._registry.audit())
+        spent = self._updating.spent if self._updating is not None else Spent()
+        counts = Counter(entry.event for entry in self._registry.audit())
         return PolicyRun(
             policy=self._policy.name,
             seed=self._seed,
@@ -161,12 +116,12 @@ class Run:
             gradient_steps=spent.gradient_steps,
             seconds=time.monotonic() - began,
             versions=tuple(self._answered),
-            happened=tuple(self._happened()),
+            happened=tuple(self._happened(spent)),
         )
 
     def _asking(self, settings: Settings) -> Settings:
         """The settings with what the policy asks for, and nothing else."""
-        drop = getattr(settings.retraining, "skill_drop", 0) or SKILL_DROP
+        drop = settings.retraining.skill_drop or SKILL_DROP
         changes: dict[str, Any] = {
             "every": Duration(self._policy.every_ms),
             "pairs": 0,
@@ -179,13 +134,9 @@ class Run:
         self._registry.register(
             first.architecture,
             weights_to_bytes(first.weights, first.architecture),
-            training={
-                "kind": "fit",
-                "data": self._data(0, scene.online_step),
-                "inputs": self._inputs(scene.online_step),
-            },
+            training=trained_on(scene, "fit", 0, scene.online_step),
             parent=None,
-            actor="backtest",
+            actor=ACTOR,
             reason="fit",
             now_ms=scene.online_step * self._interval_ms,
         )
@@ -229,58 +180,34 @@ class Run:
         if self._scene.gate:
             self._overseer.judge([counting], counting.newest, now_ms)
         self._overseer.ask([counting], now_ms)
-        wanted = self._wanted()
-        if wanted:
-            self._retrain(wanted, newest, now_ms)
+        self._let_go()
+        if self._updating is not None:
+            self._updating.step(newest, now_ms)
         self._resume(now_ms)
         self._follow(newest + 1)
 
-    def _wanted(self) -> list[Waiting]:
-        """The requests that the policy takes up; all others are let go."""
-        waiting = self._requests.waiting()
-        other = [one.entry for one in waiting if one.request.trigger not in self._policy.triggers]
-        if other:
-            self._requests.answered(other)
-        return [one for one in waiting if one.request.trigger in self._policy.triggers]
+    def _how(self, material: Material | None) -> Updating | None:
+        """How requests are answered; None where none are."""
+        scene, policy = self._scene, self._policy
+        if not policy.updates:
+            return None
+        if scene.gate:
+            return Judged(scene, self._desks, self._seed, lambda: self._counting.newest, self._tried)
+        if material is None:
+            raise ValueError("plain updates need something to learn from")
+        plain = Plain(scene, self._desks, self._first, material, self._seed)
+        return plain.on_old() if policy.on_old else plain
 
-    def _retrain(self, wanted: Sequence[Waiting], newest: int, now_ms: int) -> None:
-        """A plain update, live at once."""
-        self._requests.answered([one.entry for one in wanted])
-        scene, spent = self._scene, self._spent
-        if self._material is None:
-            raise RuntimeError("a policy that updates was given nothing to learn from")
-        spent.retrainings += 1
-        updated = self._material.update(
-            self._first,
-            self._weights,
-            self._learning,
-            scene.rules,
-            step=newest + 1,
-            number=spent.retrainings,
-            old_end=scene.online_step if self._policy.on_old else None,
-        )
-        spent.seconds += updated.seconds
-        spent.gradient_steps += updated.steps
-        why = wanted[0].request.why
-        if updated.wrong:
-            spent.happened.append(Happening(step=newest, kind="update", words=f"{updated.wrong} ({why})"))
-            return
-        self._weights = updated.weights
-        incumbent = self._registry.aliases().incumbent or 0
-        version = self._registry.register(
-            self._first.architecture,
-            weights_to_bytes(updated.weights, self._first.architecture),
-            training={
-                "kind": "update",
-                "data": self._data(newest + 1 - scene.rules.recent_steps, newest + 1),
-                "inputs": self._inputs(newest + 1),
-            },
-            parent=incumbent,
-            actor="backtest",
-            reason=why,
-            now_ms=now_ms,
-        )
-        self._registry.promote(version, expected=incumbent, actor="backtest", reason=why, now_ms=now_ms)
+    def _tried(self) -> int | None:
+        trial = self._minds.judging.state.trial
+        return None if trial is None else trial.version
+
+    def _let_go(self) -> None:
+        """Let the requests go that the policy does not take up."""
+        requests = self._desks.requests
+        other = [one.entry for one in requests.waiting() if one.request.trigger not in self._policy.triggers]
+        if other:
+            requests.answered(other)
 
     def _resume(self, now_ms: int) -> None:
         """Let promotions go on, as somebody does who has looked at what was rolled back."""
@@ -299,26 +226,9 @@ class Run:
         if answers is not None and answers != before:
             self._answered.append((answers, step))
 
-    def _data(self, begin: int, end: int) -> dict[str, Any]:
-        return {
-            "since": rfc3339(max(begin, int(self._scene.block.step[0])) * self._interval_ms),
-            "until": rfc3339((end - 1) * self._interval_ms),
-        }
-
-    def _inputs(self, end: int) -> dict[str, Any]:
-        """Histograms of the features that the detectors compare with what comes later."""
-        scene, recent = self._scene, self._scene.settings.recent_steps
-        rules = scene.rules
-        begin = 0 if end == scene.online_step else scene.row(end - max(rules.recent_steps, recent))
-        rows = slice(begin, scene.row(end))
-        block = scene.block
-        return inputs_of(
-            self._form.features, block.values[rows], block.present[rows], block.step[rows], window_steps=recent
-        )
-
-    def _happened(self) -> Iterator[Happening]:
+    def _happened(self, spent: Spent) -> Iterator[Happening]:
         """Everything that changed a version, in the order of event time."""
-        found = list(self._spent.happened)
+        found = list(spent.happened)
         for one in self._minds.drifts.state.found if self._policy.updates else ():
             at, words = one.time_ms // self._interval_ms, f"{one.drift.detector}: {one.drift.words}"
             found.append(Happening(step=at, kind="drift", version=one.version, words=words))

@@ -6,7 +6,7 @@ whole file ─► series state ─► sequences ──until(step)──► what 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -24,18 +24,9 @@ if TYPE_CHECKING:
     from models.epochs import Updated
     from models.learning import EpochReport, TrainingOutcome, TrainingSettings
     from models.scaling import SeriesForm
+    from worker.backtest_scene import UpdateRules
 
 SEED_STRIDE = 7_919  # between the updates of a run
-
-
-@dataclass(frozen=True)
-class UpdateRules:
-    """How a plain update is made; lengths in steps."""
-
-    rate: float
-    steps: int  # of the gradient
-    recent_steps: int
-    recent_share: float
 
 
 class First(NamedTuple):

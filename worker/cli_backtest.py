@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from worker.cli_history import moment_ms, of_history, read
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.backtest_run import Scene
     from worker.session import Session
     from worker.settings import Settings
 
@@ -50,9 +48,7 @@ FITTED_SHARE = 3  # of a file, where nothing else is said: a third is fitted on
     help="on: candidates are searched for, compared and tried as the service does. off: the plain update of [update], "
     "live at once.",
 )
-@click.option(
-    "--workers", type=click.IntRange(1, 256), metavar="N", help="Processes side by side; else all cores."
-)
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes side by side; else all cores.")
 @click.option("--report", type=click.Path(dir_okay=False), metavar="FILE", help="Write a page with pictures (HTML).")
 @click.option(
     "--forecasts", type=click.Path(dir_okay=False), metavar="FILE", help="Write every forecast, as issued (Parquet)."
@@ -91,6 +87,7 @@ def backtest(
     from worker.backtest import Wishes
     from worker.backtest import backtest as play
     from worker.backtest_policies import DEFAULT, parse_policy
+    from worker.backtest_scene import scene_of
     from worker.backtest_tables import as_json as told_json
     from worker.backtest_tables import print_tables
 
@@ -98,7 +95,12 @@ def backtest(
     settings = session.settings()
     if horizon is not None:
         settings = with_horizon(settings, horizon)
-    scene = scene_of(settings, file, train_until=train_until, gate=gate == "on", **options)
+    history = read(settings, file, **options)
+    first_ms, last_ms = int(history.time_ms[0]), int(history.time_ms[-1])
+    online_ms = first_ms + (last_ms - first_ms) // FITTED_SHARE
+    if train_until is not None:
+        online_ms = moment_ms(train_until, first_ms)
+    scene = scene_of(settings, history, online_ms, gate=gate == "on", console=Console(stderr=True))
     if scene.gate and any(policy.on_old for policy in chosen):
         raise click.UsageError("the policy control is made by plain updates: add --gate off")
     wishes = Wishes(
@@ -121,35 +123,6 @@ def backtest(
         click.echo(f"report: {report}", err=True)
     if forecasts is not None:
         click.echo(f"forecasts: {forecasts}", err=True)
-
-
-def scene_of(settings: Settings, file: str, *, train_until: str | None, gate: bool, **options: Any) -> Scene:
-    """What all runs over a file have in common.
-
-    Raises:
-        DataError: the file can't be used, or nothing of it is left.
-        ConfigError: the options don't fit the file or the model.
-    """
-    from rich.console import Console
-
-    from worker.backtest_run import Scene
-    from worker.fit import observations
-
-    history = read(settings, file, **options)
-    partition, block = observations(history, settings.series_form(), Console(stderr=True))
-    first, last = int(block.step[0]), int(block.step[-1])
-    if train_until is None:
-        online = first + (last - first) // FITTED_SHARE
-    else:
-        online = -(-moment_ms(train_until, int(history.time_ms[0])) // settings.interval_ms)
-    return Scene(
-        id=uuid.uuid4().hex,
-        settings=settings,
-        block=block,
-        names=tuple(partition.names),
-        online_step=online,
-        gate=gate,
-    )
 
 
 def with_horizon(settings: Settings, horizon: int) -> Settings:

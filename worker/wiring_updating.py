@@ -90,9 +90,9 @@ def retrainer(settings: Settings, client: Client, stopping: Callable[[], bool]) 
 
     worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     queue, judged = requests(settings, client, worker), verdicts(settings, client)
-    plans = _plans(settings)
+    plans = plans_of(settings)
     settler = Settler(worker, queue, judged, wiring.registry(settings, client), plans.limits)
-    return Retrainer(worker, queue, judged, settler, _lessons(settings, client), plans, stopping)
+    return Retrainer(worker, queue, judged, settler, lessons_of(settings, _sources(settings, client)), plans, stopping)
 
 
 def tried(settings: Settings, client: Client) -> int | None:
@@ -105,7 +105,8 @@ def _gate(settings: Settings, client: Client) -> GateTold:
     return read_gate(ModelStore(client, settings.model.name).state("gate")[1], GateTold)
 
 
-def _plans(settings: Settings) -> Plans:
+def plans_of(settings: Settings, executor: str | None = None) -> Plans:
+    """What all retrainings have in common; `executor` in place of the one in the settings."""
     from worker.retrainer import Plans
     from worker.verdict_making import Impact
 
@@ -113,27 +114,28 @@ def _plans(settings: Settings) -> Plans:
         model=settings.model.name,
         interval_ms=settings.interval_ms,
         grid=grid(settings),
-        rules=_rules(settings),
+        rules=_rules(settings, executor),
         limits=judgement_limits(settings),
         impact=Impact(settings.impact.cost_per_unit_error, settings.impact.unit),
     )
 
 
-def _rules(settings: Settings) -> Rules:
+def _rules(settings: Settings, executor: str | None = None) -> Rules:
     from worker.retrainer import Rules
 
     retraining, interval_ms = settings.retraining, settings.interval_ms
     return Rules(
         cooldown_steps=retraining.cooldown.ms // interval_ms,
         new_steps=retraining.new_data.ms // interval_ms,
-        executor=retraining.executor,
+        executor=executor or retraining.executor,
         workers=retraining.workers,
         repeats=retraining.repeats,
         timeout_s=retraining.timeout.seconds,
     )
 
 
-def _lessons(settings: Settings, client: Client) -> Lessons:
+def lessons_of(settings: Settings, sources: Sources) -> Lessons:
+    """What retrainings learn from."""
     from worker.lessons import Lessons, Shares
 
     retraining = settings.retraining
@@ -145,9 +147,7 @@ def _lessons(settings: Settings, client: Client) -> Lessons:
         recent_share=retraining.recent_share,
         recent_inputs_steps=settings.recent_steps,
     )
-    return Lessons(
-        _sources(settings, client), settings.series_form(), shares, training_settings(settings), retraining.threads
-    )
+    return Lessons(sources, settings.series_form(), shares, training_settings(settings), retraining.threads)
 
 
 def _sources(settings: Settings, client: Client) -> Sources:
@@ -184,7 +184,7 @@ def updating(settings: Settings, client: Client, count: int) -> Updating:
 
     queue, judged = requests(settings, client), verdicts(settings, client)
     rules = _rules(settings)
-    lessons, waiting, recent = _lessons(settings, client), queue.waiting(), judged.recent(count)
+    lessons, waiting, recent = lessons_of(settings, _sources(settings, client)), queue.waiting(), judged.recent(count)
     known = lessons.known(recent[0].newest_step if recent else None)
     limits = {"cooldown_steps": rules.cooldown_steps, "new_steps": rules.new_steps}
     return Updating(

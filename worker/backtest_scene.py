@@ -1,0 +1,73 @@
+"""What all runs of a backtest have in common: the file, the settings, and where the online span begins."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from worker.backtest_policies import DAY_MS
+from worker.fit import observations
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from consumers.history import History
+    from models.blocks import Block
+    from worker.settings import Settings
+
+
+@dataclass(frozen=True)
+class UpdateRules:
+    """How a plain update is made; lengths in steps."""
+
+    rate: float
+    steps: int  # of the gradient
+    recent_steps: int
+    recent_share: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What all runs over a file have in common."""
+
+    id: str  # of the file and the settings: what is prepared of it is kept by it
+    settings: Settings
+    block: Block  # the whole file, in the order of time
+    names: tuple[str, ...]
+    online_step: int  # what is before it, the first version is fitted on
+    gate: bool
+
+    @property
+    def tick_steps(self) -> int:
+        """Steps between two looks: a day."""
+        return max(1, DAY_MS // self.settings.interval_ms)
+
+    @property
+    def rules(self) -> UpdateRules:
+        """How a plain update is made."""
+        update, interval_ms = self.settings.update, self.settings.interval_ms
+        return UpdateRules(update.rate, update.steps, max(1, update.recent.ms // interval_ms), update.recent_share)
+
+    def row(self, step: int) -> int:
+        """The first observation of a step, or after it."""
+        return int(np.searchsorted(self.block.step, step))
+
+
+def scene_of(settings: Settings, history: History, online_ms: int, *, gate: bool, console: Console) -> Scene:
+    """What all runs over a history have in common; `console` is told what of it is left out.
+
+    Raises:
+        DataError: none of its observations can be used.
+    """
+    partition, block = observations(history, settings.series_form(), console)
+    return Scene(
+        id=uuid.uuid4().hex,
+        settings=settings,
+        block=block,
+        names=tuple(partition.names),
+        online_step=-(-online_ms // settings.interval_ms),
+        gate=gate,
+    )
