@@ -8,8 +8,9 @@
 Recursive least squares with exponential forgetting (Haykin 2002, Adaptive Filter Theory, ch. 9). Inputs are the same
 for all leads, so one covariance a series serves them all, and each lead's weights are those of a filter of its own
 whose labels come k steps late. Inputs are differences to the present value: of lags that cover one period, and of the
-level; and the time within the period as sines and cosines, as large as the series moves at present. Without anything
-learned the forecast is persistence. The constants were chosen on ETTh2 and ETTm1.
+level; and the time within the period as sines and cosines, as large as the series moves at present. Inputs and the
+errors that are learned from are cut off at some times that size: one bad value would else outweigh months. Without
+anything learned the forecast is persistence. The constants were chosen on ETTh2 and ETTm1.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 NEAREST_LAGS = 4  # each of them, and
 LAGS = 24  # spread over a period
 HARMONICS = 11  # of a period
-FORGET_PERIODS = 60.0  # half-life of what was learned
+FORGET_PERIODS = 30.0  # half-life of what was learned
 LEVEL_PERIODS = 14.0  # half-life of level and scale
+MOST_MOVES = 10.0  # scales that an input or an error may measure
 PRIOR = 1.0  # P before anything is learned, values in `unit`
 MAX_COVARIANCE = 100.0  # beyond it a series forgets nothing: what does not move can't be learned anew
 FLOOR = 0.02  # of moves and scales, in `unit`: as `models.scaling`
@@ -65,7 +67,7 @@ def forecasts(past: Past, unit: Floats, *, period_steps: int, horizon: int) -> I
     squares = LeastSquares(len(unit), inputs.count, horizon, 0.5 ** (1 / (FORGET_PERIODS * period_steps)))
     deepest = int(inputs.lags.max())
     for column, x in enumerate(values):
-        squares.learn(target[column])
+        squares.learn(target[column], MOST_MOVES * inputs.scale)
         slots = np.flatnonzero(past.observed[:, column])
         full = past.observed[:, column] & (past.began[:, column] + deepest <= column) & np.isfinite(x)
         moved = inputs.at(values, column, past.first_step + column, full)
@@ -82,24 +84,28 @@ class _Inputs:
         self._move = max(1, period_steps // 4)
         self._harmonics = np.arange(1, min(HARMONICS, (period_steps - 1) // 2) + 1)
         self._keep = 0.5 ** (1 / (LEVEL_PERIODS * period_steps))
-        self._level, self._scale = _Mean(series), _Mean(series)
+        self._level, self._moves = _Mean(series), _Mean(series)
+        self.scale = np.full(series, np.inf)  # of the moves at present
         self.count = len(self.lags) + 1 + 2 * len(self._harmonics)
 
     def at(self, values: Floats, column: int, step: int, full: Bools) -> Floats:
         """The inputs `(S, D)` at a step, zero but for the series that are `full`; `values` is `(T, S)`."""
         x = values[column]
-        self._level.add(x, self._keep, np.isfinite(x))
         if column >= self._move:
             move = np.abs(x - values[column - self._move])
-            self._scale.add(np.log(move + FLOOR), self._keep, np.isfinite(move))
-        scale = np.maximum(FACTOR * np.exp(self._scale.mean()), FLOOR)
+            self._moves.add(np.log(move + FLOOR), self._keep, np.isfinite(move))
+        self.scale = np.maximum(FACTOR * np.exp(self._moves.mean()), FLOOR)
+        most = MOST_MOVES * self.scale
+        level = np.where(self._level.known, self._level.mean(), x)
+        self._level.add(np.clip(x, level - most, level + most), self._keep, np.isfinite(x))
         phase = 2 * np.pi * (step % self._period) / self._period * self._harmonics
         found = np.zeros((len(x), self.count))
         if full.any():
             lags = len(self.lags)
             found[:, :lags] = (values[column - self.lags] - x).T
             found[:, lags] = self._level.mean() - x
-            found[:, lags + 1 :] = HALF * scale[:, None] * np.concatenate([np.sin(phase), np.cos(phase)])
+            found[:, lags + 1 :] = HALF * self.scale[:, None] * np.concatenate([np.sin(phase), np.cos(phase)])
+            np.clip(found, -most[:, None], most[:, None], out=found)
             found[~full] = 0.0
         return found
 
@@ -116,10 +122,15 @@ class _Mean:
         self._sum = self._sum * decay + np.where(known, x, 0.0)
         self._weight = self._weight * decay + known
 
+    @property
+    def known(self) -> Bools:
+        """Of which something was taken in."""
+        return self._weight > 0
+
     def mean(self) -> Floats:
         """The means; 0 where nothing was known."""
         means = np.zeros(len(self._sum))
-        np.divide(self._sum, self._weight, out=means, where=self._weight > 0)
+        np.divide(self._sum, self._weight, out=means, where=self.known)
         return means
 
 
@@ -137,12 +148,17 @@ class LeastSquares:
         self._at = 0
         self._change = np.zeros_like(self._weights)
 
-    def learn(self, label: Floats) -> None:
-        """Learn from the values `(S,)` that came, NaN where none did: each is the label of H earlier inputs."""
+    def learn(self, label: Floats, most: Floats) -> None:
+        """Learn from the values `(S,)` that came, NaN where none did: each is the label of H earlier inputs.
+
+        No error counts for more than `most` `(S,)`.
+        """
         window = slice(self._at, self._at + self._horizon)
         inputs, gains = self._inputs[window], self._gains[window]
         expected = self._bases[window] + np.einsum("hsd,hsd->hs", self._weights, inputs)
-        error = np.nan_to_num(label - expected, nan=0.0)  # (H, S)
+        error = label - expected  # (H, S)
+        error[:, np.isnan(label)] = 0.0
+        np.clip(error, -most, most, out=error)
         np.multiply(gains, error[..., None], out=self._change)
         self._weights += self._change
 
@@ -162,9 +178,15 @@ class LeastSquares:
         """The gains `(S, D)` of inputs; moves the covariances."""
         p = self._covariance
         seen = np.einsum("sij,sj->si", p, inputs)
+        spread = np.einsum("si,si->s", seen, inputs)
+        lost = learns & ~(spread >= 0)
+        if lost.any():  # rounding has cost the covariance its sign: begin anew with the weights as they are
+            p[lost] = np.eye(p.shape[1]) * PRIOR
+            seen[lost] = PRIOR * inputs[lost]
+            spread[lost] = PRIOR * np.square(inputs[lost]).sum(axis=1)
         forgets = learns & (np.einsum("sii->si", p).max(axis=1) < MAX_COVARIANCE)
         keep = np.where(forgets, self._forgetting, 1.0)
-        gains: Floats = seen / (keep + np.einsum("si,si->s", seen, inputs))[:, None]
+        gains: Floats = seen / (keep + spread)[:, None]
         p -= gains[:, :, None] * seen[:, None, :]
         p /= keep[:, None, None]
         return gains

@@ -63,7 +63,7 @@ def test_every_lead_forecasts_as_least_squares_over_the_labels_that_have_come() 
     inputs, x = rng.normal(size=(steps, series, size)), rng.normal(size=(steps, series))
     squares = LeastSquares(series, size, HORIZON, FORGETTING)
     for t in range(steps):
-        squares.learn(x[t])
+        squares.learn(x[t], np.full(series, np.inf))
         found = squares.forecast(inputs[t], x[t], np.ones(series, np.bool_))
         for s in range(series):
             for lead in range(1, HORIZON + 1):
@@ -79,8 +79,8 @@ def test_a_series_that_does_not_learn_leaves_the_others_as_they_are() -> None:
     inputs, x = rng.normal(size=(50, 2, 3)), rng.normal(size=(50, 2))
     alone, beside = LeastSquares(1, 3, HORIZON, FORGETTING), LeastSquares(2, 3, HORIZON, FORGETTING)
     for t in range(50):
-        alone.learn(x[t, :1])
-        beside.learn(np.array([x[t, 0], np.nan]))
+        alone.learn(x[t, :1], np.full(1, 0.5))
+        beside.learn(np.array([x[t, 0], np.nan]), np.array([0.5, 0.0]))
         expected = alone.forecast(inputs[t, :1], x[t, :1], np.array([True]))
         found = beside.forecast(inputs[t] * [[1.0], [0.0]], np.array([x[t, 0], np.nan]), np.array([True, False]))
         np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
@@ -91,11 +91,11 @@ def test_what_does_not_move_does_not_make_the_covariance_grow_without_end() -> N
     """Inputs that are nearly zero for long leave the covariance within its limit, and what comes after finite."""
     squares = LeastSquares(1, 2, HORIZON, 0.9)
     for t in range(3_000):
-        squares.learn(np.array([0.0]))
+        squares.learn(np.array([0.0]), np.array([1.0]))
         squares.forecast(np.array([[1e-9 * (t % 2), 0.0]]), np.array([0.0]), np.array([True]))
     assert squares._covariance.max() <= MAX_COVARIANCE / 0.9
     for t in range(50):
-        squares.learn(np.array([np.sin(t)]))
+        squares.learn(np.array([np.sin(t)]), np.array([9.0]))
         found = squares.forecast(np.array([[np.sin(t), np.cos(t)]]), np.array([np.sin(t)]), np.array([True]))
     np.testing.assert_allclose(found[0, :2], [np.sin(50) - np.sin(49), np.sin(51) - np.sin(49)], atol=0.05)
 
@@ -123,6 +123,21 @@ def test_a_cycle_is_learned() -> None:
         best = (np.arange(1, 4) * 0.1) ** 2 * sum(0.81**i for i in range(lead))
         assert (np.mean(errors**2, axis=0) < 1.35 * best).all()
         assert (np.mean(errors**2, axis=0) < 0.6 * np.mean(naive**2, axis=0)).all()
+
+
+@pytest.mark.parametrize("bad", [1e3, 1e6, -1e12, 1e30])
+def test_one_bad_value_does_not_spoil_what_was_learned(bad: float) -> None:
+    """However large it is: once it is out of the inputs, errors are of the size they had without it."""
+    target = cycles(2_200, 2)
+    spoilt = target.copy()
+    spoilt[0, 1_500] = bad
+    found, honest = (whole(past_of(one), np.ones(2)) for one in (spoilt, target))
+    np.testing.assert_array_equal(found[:, 1], honest[:, 1])
+    issued = np.arange(1_500 + 2 * PERIOD, 2_100)
+    for lead in (1, HORIZON):
+        label = target[0, issued + lead]
+        mine, other = (np.mean((label - one[issued, 0, lead - 1]) ** 2) for one in (found, honest))
+        assert mine < 4 * other
 
 
 def test_the_unit_hardly_matters() -> None:
