@@ -34,6 +34,7 @@ DOORS: dict[str, set[str]] = {
     "uvicorn": {"worker/api*.py"},
     "plotly": {"worker/report*.py"},
     "distributed": {"worker/executors.py"},
+    "optuna": {"worker/tune_study.py"},
     "river": {"models/drift_*.py"},
     "pymannkendall": {"models/trend.py"},
 }

@@ -49,6 +49,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     words: str  # the same as a sentence with its numbers
     steps: int  # gradient steps
     seconds: float  # of training, by the clock
+    pairs: int = 0  # forecasts with their observation in the evaluation span, all leads and series
+    persistence: float | None = None  # MSE of the references over the pairs that both have, mean over leads
+    seasonal: float | None = None
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
