@@ -280,12 +280,15 @@ def _measure(partition: Partition, block: Block, rows: Rows) -> Folded:
     """The scale in force, and the counts that depend on the data alone."""
     target = partition.form.target_index
     scale = rows.scale_before[rows.row_of, target].astype(np.float32)
-    before = rows.past(1)[rows.row_of]
-    bridged = (before >= 0) & (rows.source[np.maximum(before, 0)] < 0)
+    steps_bridged = len(rows.source) - len(block)
+    gaps_bridged = 0
+    if steps_bridged:
+        before = rows.past(1)[rows.row_of]
+        gaps_bridged = int(np.count_nonzero((before >= 0) & (rows.source[np.maximum(before, 0)] < 0)))
     counts = Counter(
         observations=len(block),
-        gaps_bridged=int(np.count_nonzero(bridged)),
-        steps_bridged=int(np.count_nonzero(rows.source < 0)),
+        gaps_bridged=gaps_bridged,
+        steps_bridged=steps_bridged,
         series_resets=int(np.count_nonzero(rows.again)),
         missing_targets=int(np.count_nonzero(~block.present[:, target])),
     )

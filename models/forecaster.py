@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.errors import VersionError
 from models.scaling import MIN_GROWTH, Bools, Floats, Ints, Rows, SeriesForm
+from models.slabs import histories, windows
 from models.transforms import Transform
 
 if TYPE_CHECKING:
@@ -171,11 +172,21 @@ class Carried:
         """The forecasts that had been issued for each row's time, `(R, H)`, NaN where there was none."""
         horizon = self.pending.shape[1]
         leads = np.arange(1, horizon + 1)
-        slot = rows.slot[rows.lane][:, None]
-        pairs: Singles = self.pending[slot, (rows.step[:, None] - leads) % horizon, leads - 1]
-        if rows.waves > 1:
-            at = rows.past(leads[None, :])
-            pairs = np.where(at >= 0, forecasts[at, leads - 1], pairs)
+        lanes = len(rows.slot)
+        pairs: Singles
+        if len(rows.lane) > lanes * horizon:  # most rows are paired inside the batch
+            pairs = np.empty_like(forecasts)
+            cell = (rows.step[:lanes, None] - leads[::-1]) % horizon  # (L, H), oldest first
+            before = self.pending[rows.slot[:, None], cell].swapaxes(0, 1)  # (H, L, H)
+            for slab, history in histories(rows.slabs, forecasts, before):
+                issued = windows(history, horizon)[:-1, ..., ::-1]  # (W, width, H, steps back)
+                slab.of(pairs)[:] = issued.diagonal(axis1=2, axis2=3)
+        else:
+            slot = rows.slot[rows.lane][:, None]
+            pairs = self.pending[slot, (rows.step[:, None] - leads) % horizon, leads - 1]
+            if rows.waves > 1:
+                at = rows.past(leads[None, :])
+                pairs = np.where(at >= 0, forecasts[at, leads - 1], pairs)
         pairs[(leads > rows.age[:, None]) | ~rows.present[:, target, None]] = np.nan
         return pairs
 
@@ -242,22 +253,26 @@ def _scan_tile(
     x = np.zeros((waves, width, tasks[0].x.shape[1]), np.float32)
     active = np.zeros((waves, width), np.bool_)
     carried = np.zeros((width, tasks[0].network.shape[1]), np.float32)
-    pieces = []  # (task, first row, rows, wave, first column)
+    pieces = []  # (task, slab, lanes of the slab, waves and columns of the tile)
     column = 0
     for i, a, b in spans:
         task = tasks[i]
         carried[column : column + b - a] = task.network[a:b]
-        offsets = task.rows.offsets.tolist()
-        for wave in range(int(task.rows.count[a])):
-            n = min(offsets[wave + 1] - offsets[wave], b) - a
-            pieces.append((i, offsets[wave] + a, n, wave, column))
+        wave = 0
+        for slab in task.rows.slabs:
+            if slab.width <= a:
+                break
+            n = min(slab.width, b) - a
+            to = (slice(wave, wave + slab.waves), slice(column, column + n))
+            pieces.append((i, slab, slice(a, a + n), to))
+            wave += slab.waves
         column += b - a
-    for i, row, n, wave, column in pieces:
-        x[wave, column : column + n] = tasks[i].x[row : row + n]
-        active[wave, column : column + n] = True
+    for i, slab, lanes, to in pieces:
+        x[to] = slab.of(tasks[i].x)[:, lanes]
+        active[to] = True
     outputs, state = network.scan(x, active, carried)
-    for i, row, n, wave, column in pieces:
-        results[i][0][row : row + n] = outputs[wave, column : column + n]
+    for i, slab, lanes, to in pieces:
+        slab.of(results[i][0])[:, lanes] = outputs[to]
     column = 0
     for i, a, b in spans:
         results[i][1][a:b] = state[column : column + b - a]

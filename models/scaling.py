@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ConfigError, DataError
+from models.slabs import Slab, histories, running, slabs_of, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -118,14 +120,25 @@ class Rows:
         before = wave - k
         return np.where(before >= 0, self.offsets[np.maximum(before, 0)] + lane, -1)
 
+    @cached_property
+    def slabs(self) -> list[Slab]:
+        """The rectangles that the rows consist of."""
+        return slabs_of(self.offsets)
+
     def lagged(self, ks: Sequence[int], feature: int) -> tuple[Floats, Bools]:
         """`x` of one feature `k` steps before each row, `(R, K)`, and whether there was one."""
         lags = np.asarray(ks, np.int64)
+        deepest = int(lags.max(initial=0))
         if self.waves == 1:
             values = self._from_ring(lags[None, :], feature)
-        else:
+        elif len(self.lane) * len(lags) < len(self.slot) * deepest:  # reading the rings would be the greater part
             rows = self.past(lags[None, :])
             values = np.where(rows >= 0, self.x[rows, feature], self._from_ring(lags[None, :], feature))
+        else:
+            values = np.empty((len(self.lane), len(lags)))
+            before = self._from_ring(np.arange(deepest, 0, -1)[None, :], feature, len(self.slot)).T
+            for slab, history in histories(self.slabs, self.x[:, feature], before):
+                slab.of(values)[:] = windows(history, deepest + 1)[:, :, deepest - lags]
         return values, lags[None, :] <= self.since[:, feature, None]
 
     def latest(self, n: int) -> Iterator[Ints]:
@@ -134,9 +147,10 @@ class Rows:
         for generation in range(int(self.generation.max(initial=0)) + 1):
             yield np.flatnonzero(recent & (self.generation[self.lane] == generation))
 
-    def _from_ring(self, lags: Ints, feature: int) -> Floats:
-        cell = (self.step[:, None] - lags) % self.ring_steps
-        values: Floats = self.ring[self.slot[self.lane][:, None], cell, feature]
+    def _from_ring(self, lags: Ints, feature: int, rows: int | None = None) -> Floats:
+        """What the ring holds `lags` steps before each row, or before the first `rows` of them, `(R, K)`."""
+        cell = (self.step[:rows, None] - lags) % self.ring_steps
+        values: Floats = self.ring[self.slot[self.lane[:rows]][:, None], cell, feature]
         return values
 
 
@@ -211,7 +225,8 @@ class SeriesState:
         s, t = slot[order], step[order]
         head = np.ones(len(s), np.bool_)
         head[1:] = s[1:] != s[:-1]
-        before = np.where(head, self.last[s], np.roll(t, 1))
+        before = self.last[s]
+        np.copyto(before[1:], t[:-1], where=~head[1:])
         gap = t - before
         if len(gap) and gap.min() < 1:
             at = int(np.argmin(gap))
@@ -223,7 +238,7 @@ class SeriesState:
         first = np.flatnonzero(opens)
         taken = np.cumsum(bridged + 1)  # rows up to and with each observation
         starts = (taken - bridged - 1)[first]
-        count = np.diff(np.append(starts, taken[-1] if len(taken) else 0))
+        count = np.diff(starts, append=taken[-1:])
         longest = np.argsort(-count, kind="stable")
         rank = np.empty_like(longest)
         rank[longest] = np.arange(len(longest))
@@ -255,9 +270,13 @@ class SeriesState:
             return x, mask
         ring_cell = (at.first_step - 1) % self.form.ring_steps
         known = np.where(at.fresh[:, None], 0.0, self.ring[at.slot, ring_cell])
-        for begin, end in zip(at.offsets[:-1].tolist(), at.offsets[1:].tolist(), strict=True):
-            known = np.where(mask[begin:end], x[begin:end], known[: end - begin])
-            x[begin:end] = known
+        for slab in slabs_of(at.offsets):
+            found, given = slab.of(x), slab.of(mask)
+            newest = np.where(given, np.arange(slab.waves)[:, None, None], -1)
+            np.maximum.accumulate(newest, axis=0, out=newest)  # the wave of the last known value
+            filled = np.take_along_axis(found, np.maximum(newest, 0), axis=0)
+            found[:] = np.where(newest >= 0, filled, known[: slab.width])
+            known = found[-1]
         return x, mask
 
     def _measure(self, at: _Layout, x: Floats, present: Bools) -> Rows:
@@ -286,10 +305,11 @@ class SeriesState:
         if present.all() and (start >= 0).all():
             return start[lane] + wave[:, None] + 1
         since = np.empty(present.shape, np.int64)
-        for begin, end in zip(at.offsets[:-1].tolist(), at.offsets[1:].tolist(), strict=True):
-            start = start[: end - begin]
-            start = np.where((start >= 0) | present[begin:end], start + 1, -1)
-            since[begin:end] = start
+        for slab in slabs_of(at.offsets):
+            start = start[: slab.width]
+            began = np.logical_or.accumulate(slab.of(present), axis=0) | (start >= 0)
+            slab.of(since)[:] = start + np.cumsum(began, axis=0)
+            start = slab.of(since)[-1]
         return since
 
     def _accumulate(self, rows: Rows, sums: Floats, scale: Floats) -> None:
@@ -301,8 +321,8 @@ class SeriesState:
         absolute = np.where(moved, np.abs(move), 0.0)
         value = np.where(rows.present, rows.x, 0.0)
         one, ones = moved.astype(np.float64), np.ones_like(decay)
-        rows.sums[:, :5] = _scan(
-            rows.offsets,
+        rows.sums[:, :5] = running(
+            rows.slabs,
             sums[:, :5],
             np.stack([decay, decay, ones, ones, decay_moved], axis=1),
             np.stack([value, rows.present.astype(np.float64), absolute, one, one], axis=1),
@@ -311,20 +331,23 @@ class SeriesState:
         floor = MOVE_FLOOR * _ratio(rows.sums[:, 2], rows.sums[:, 3]) + LEVEL_FLOOR * np.abs(rows.level)
         floor += ABSOLUTE_FLOOR
         logs = np.where(moved, np.log(absolute + floor), 0.0)
-        rows.sums[:, 5:] = _scan(rows.offsets, sums[:, 5:], decay_moved[:, None], logs[:, None])
+        rows.sums[:, 5:] = running(rows.slabs, sums[:, 5:], decay_moved[:, None], logs[:, None])
         spread = SCALE_FACTOR * np.exp(_ratio(rows.sums[:, 5], rows.sums[:, 4]))
         rows.scale[:] = np.where(rows.sums[:, 3] > 0, np.maximum(spread, floor), floor)
         rows.scale[rows.since < 0] = 0.0
-        n = len(rows.slot)
-        rows.scale_before[:n] = scale
-        later = rows.past(1)[n:]
-        rows.scale_before[n:] = rows.scale[later]
+        for slab, history in histories(rows.slabs, rows.scale, scale[None]):
+            slab.of(rows.scale_before)[:] = history[:-1]
 
     def _moves(self, rows: Rows) -> Floats:
         """`x_t - x_{t-q}`, q a quarter of a period, or as far back as the series goes, `(R, F)`."""
         move = np.empty_like(rows.x)
         for feature in range(rows.x.shape[1]):
-            k = np.clip(rows.since[:, feature], 0, self.form.move_steps)
+            since, most = rows.since[:, feature], self.form.move_steps
+            if len(since) and since.min() >= most:
+                values, _ = rows.lagged([most], feature)
+                move[:, feature] = rows.x[:, feature] - values[:, 0]
+                continue
+            k = np.clip(since, 0, most)
             cell = (rows.step - k) % self.form.ring_steps
             old = self.ring[rows.slot[rows.lane], cell, feature]
             if rows.waves > 1:
@@ -350,18 +373,6 @@ def _invert(row_of: Ints, size: int) -> Ints:
     source = np.full(size, -1, np.int64)
     source[row_of] = np.arange(len(row_of))
     return source
-
-
-def _scan(offsets: Ints, start: Floats, decay: Floats, add: Floats) -> Floats:
-    """Running `state · decay + add` per lane, `(R, …)`, wave after wave."""
-    out = np.empty_like(add)
-    state = start.copy()
-    for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        state = state[: end - begin]
-        state *= decay[begin:end]
-        state += add[begin:end]
-        out[begin:end] = state
-    return out
 
 
 def _ratio(total: Floats, weight: Floats) -> Floats:

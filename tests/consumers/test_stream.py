@@ -195,6 +195,39 @@ def test_the_real_network_gives_equal_bits_however_the_stream_is_cut(cell: str, 
     assert together[1].digest() == run(other, [(0, 300)], versions)[0].digest()
 
 
+@pytest.mark.parametrize("missing", [0.0, 0.1])
+def test_few_series_over_many_waves_give_the_bits_of_a_block_a_record(missing: float) -> None:
+    """TensorFlow: three series side by side for 150 steps, one of them for 120: in one block, in days, one by one."""
+    from models.network import Network, configure
+
+    configure(threads=1)
+    versions = {}
+    for number, cell in ((1, "lstm"), (2, "gru")):
+        architecture = architecture_of(cell=cell, units=(6, 5))
+        weights = fresh_weights(architecture, number)
+        head = weights["head.kernel"]
+        weights["head.kernel"] = np.random.default_rng(number).normal(size=head.shape).astype(np.float32)
+        versions[number] = Version(number, architecture, Network(architecture, weights))
+    rng = np.random.default_rng(0)
+    levels = np.cumsum(rng.normal(size=(150, 3, 2)), axis=0)
+    rows = [
+        (name, 500 + step, [x if rng.random() >= missing else None for x in levels[step, i].tolist()])
+        for step in range(150)
+        for i, name in enumerate("abc")
+        if name != "b" or step < 120
+    ]
+    stream = stream_of(rows)
+    n = len(stream)
+    whole, in_one = run(stream, [(0, n)], versions)
+    assert (counts_of(in_one)["missing_targets"] > 0) == (missing > 0)
+    for cuts in (cuts_of(n, range(0, n, 3 * 24)), cuts_of(n, range(n))):
+        partition, results = run(stream, cuts, versions)
+        assert partition.digest() == whole.digest()
+        assert counts_of(results) == counts_of(in_one)
+        for version in versions:
+            assert by_record(results, version) == by_record(in_one, version)
+
+
 def _walks(series: int, records: int, seed: int = 0) -> Stream:
     """Random walks with a tenth of the values missing, in random interleaving."""
     rng = np.random.default_rng(seed)
