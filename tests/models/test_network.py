@@ -13,7 +13,7 @@ import pytest
 from models.architecture import Architecture, Float32, Inputs, Weights
 from models.choices import ACTIVATIONS, Activation
 from models.errors import ConfigError, VersionError
-from models.network import MAX_TILE, Network, configure
+from models.network import LEAST_STEADY, MAX_TILE, TURN, Network, configure
 from models.weights import fresh_weights
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +171,22 @@ def test_bits_do_not_depend_on_tile_order_neighbours_or_cut(cell: str, units: tu
     first = network.scan(x[:1], active[:1], carried)
     rest = network.scan(x[1:], active[1:], first[1])
     assert_equal_bits((np.concatenate([first[0], rest[0]]), rest[1]), whole)
+
+
+@pytest.mark.parametrize(("cell", "units"), SHAPES)
+@pytest.mark.parametrize("steady", [LEAST_STEADY - 1, LEAST_STEADY, LEAST_STEADY + TURN + 1, 3 * LEAST_STEADY])
+def test_bits_do_not_depend_on_how_many_waves_are_written_out(cell: str, units: tuple[int, ...], steady: int) -> None:
+    """Lanes that are alike for many waves, idle ones among them, and then change: as wave by wave."""
+    architecture = architecture_of(cell, units)
+    network = Network(architecture, trained_weights(architecture))
+    x, active, carried = random_waves(architecture, 3 * LEAST_STEADY, 16)
+    active[0, [2, 9]] = False
+    active[:steady] = active[0]
+    outputs, after = network.scan(x, active, carried)
+    for wave in range(len(x)):
+        alone, carried = network.scan(x[wave : wave + 1], active[wave : wave + 1], carried)
+        assert outputs[wave, active[wave]].tobytes() == alone[0, active[wave]].tobytes()
+    assert after.tobytes() == carried.tobytes()
 
 
 def test_the_comparison_of_bits_can_fail() -> None:
