@@ -18,8 +18,10 @@ from models.registry import Registry
 from models.verdict import Calibration, Trial, Verdict
 from tests.faults.clock import CLOCK
 from tests.faults.versions import NUMBERS, architecture, weights_bytes
+from tests.streams import FORM
 from worker.gate import Limits
 from worker.judging import Evidence, Judging
+from worker.lessons import Lessons, Sources
 from worker.requests import RequestStore
 from worker.retrainer import Plans, Retrainer, Rules
 from worker.settling import Made, Settler
@@ -30,8 +32,8 @@ from worker.verdicts import VerdictStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from consumers.past import Stretch
     from consumers.roster import Seat
-    from models.registry import VersionInfo
     from tests.faults.store import Store
 
 LEASE_MS = 3_600_000  # it runs out when the world says so
@@ -141,24 +143,14 @@ class Impatient(RequestStore):
         return super().claim(entries, 0 if any(map(self.dead, others)) else silent_ms)
 
 
-class Lessons:
-    """Who answers; there is nothing to be learned."""
+def lessons_of(registry: Registry) -> Lessons:
+    """Who answers; nothing waits for data or for the end of a trial here, and nothing is learned."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def nothing(*, since_step: int, alive: Callable[[], None]) -> tuple[list[Stretch], int]:
+        raise AssertionError(f"nobody reads what is recorded since {since_step}: {alive}")
 
-    def incumbent(self) -> VersionInfo | None:
-        """The version that answers."""
-        answers = self._registry.aliases().incumbent
-        return next((info for info in self._registry.versions() if info.version == answers), None)
-
-    def newest_step(self) -> int | None:
-        """Nothing waits for data here."""
-        return None
-
-    def tried(self) -> int | None:
-        """Nothing waits for the end of a trial here."""
-        return None
+    sources = Sources(registry, nothing, None, newest=lambda: None, tried=lambda: None)
+    return Lessons(sources, FORM, cast("Any", None), cast("Any", None), 1)
 
 
 class Trainee(Retrainer):
@@ -194,7 +186,7 @@ def retrainer(
     rules = Rules(cooldown_steps=0, new_steps=0, executor="processes", workers=1, repeats=1, timeout_s=1e9)
     plans = Plans(model, 3_600_000, cast("Any", None), rules, JUDGED, Impact(0.0, ""))
     settler = Settler(name, requests, verdicts, registry, JUDGED)
-    made = Trainee(name, requests, verdicts, settler, cast("Any", Lessons(registry)), plans, lambda: False)
+    made = Trainee(name, requests, verdicts, settler, lessons_of(registry), plans, lambda: False)
     made.rng, made.training = rng, training
     return made
 
