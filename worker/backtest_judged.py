@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from worker.backtest_told import Backtested, PolicyRun, ScoreSet, SeriesScore
 
-FROZEN, ALWAYS, CONTROL = "never", "always", "control"
+FROZEN, ALWAYS, CONTROL, ON_DRIFT = "never", "always", "control", "on-drift"
 LEVEL = 0.95
 ENOUGH = 0.9  # of the best policy's gain: the cheapest that has so much is advised
 LEAST_DAYS = 8  # with fewer there is no interval, and nothing is clear

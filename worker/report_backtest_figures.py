@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.times import rfc3339
-from worker.backtest_judged import ALWAYS, CONTROL, FROZEN, by_day, mean_of
+from worker.backtest_judged import ALWAYS, CONTROL, FROZEN, ON_DRIFT, by_day, mean_of
 from worker.report_drawing import (
     FAR,
     HIGH,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from worker.backtest_judged import Judging, Standing
-    from worker.backtest_told import Happening, PolicyRun
+    from worker.backtest_told import PolicyRun
     from worker.report_drawing import Figure
 
 OTHERS = {FROZEN: "#7a8694", CONTROL: "#c0589b", "persistence": "#8a9a5b", "seasonal": "#b08d57", "rls": "#c94f4f"}
@@ -39,6 +39,7 @@ GAP = 36  # px between lines and marks
 MOST_SERIES = 30  # of one picture
 SIGNS: dict[str, tuple[str, str]] = {
     "drift": ("triangle-down", "drift"),
+    "verdict": ("circle-open", "retrained"),
     "rollback": ("x", "rollback"),
 }
 
@@ -107,18 +108,19 @@ def skill_over_time(judging: Judging) -> Figure | None:
 def _row_of_marks(judging: Judging, run: PolicyRun, at: int) -> list[Figure]:
     """The versions of a run where they began to answer, and what it suffered."""
     color, interval_ms = color_of(judging, run.policy), judging.told.interval_ms
-    began = [(step, f"version {version}") for version, step in run.versions]
+    why = {one.version: one.words for one in run.happened if one.kind == "promote"}
+    began = [(step, _said(f"version {version}", why.get(version, ""))) for version, step in run.versions]
     traces = [_signs(began, at, interval_ms, {"symbol": "line-ns", "size": 12, "line": {"color": color, "width": 1.6}})]
     for kind, (symbol, word) in SIGNS.items():
-        found = [(one.step, _happened(one, word)) for one in run.happened if one.kind == kind]
-        if found:
+        found = [(one.step, _said(word, one.words)) for one in run.happened if one.kind == kind]
+        if found and (kind != "drift" or run.policy == ON_DRIFT):
             marker = {"symbol": symbol, "size": 8, "color": color, "line": {"color": color, "width": 1}}
             traces.append(_signs(found, at + 0.36, interval_ms, marker))
     return traces
 
 
-def _happened(one: Happening, word: str) -> str:
-    return f"{word}: {one.words}" if one.words else word
+def _said(what: str, words: str) -> str:
+    return f"{what}: {words}" if words else what
 
 
 def _signs(found: Sequence[tuple[int, str]], at: float, interval_ms: int, marker: Figure) -> Figure:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from worker.backtest_judged import Judging
     from worker.backtest_told import LeadScore, SeriesScore
+    from worker.report_drawing import Figure
     from worker.report_html import Pictures
 
 MOST_ROWS = 500  # series in a table
+SYMBOLS = {"triangle-down": "triangle: drift", "circle-open": "circle: retrained and judged", "x": "cross: rolled back"}
 
 
 def accuracy(judging: Judging, pictures: Pictures) -> Html:
@@ -52,16 +54,23 @@ def accuracy(judging: Judging, pictures: Pictures) -> Html:
 def over_time(judging: Judging, pictures: Pictures) -> Html:
     """Skill over time, with versions on the axis; what updating spared up to each day."""
     window = counted(window_days(judging), "day")
-    rows = "the versions of its first seed where they began to answer (triangle: drift found, cross: rolled back)"
     drawn = skill_over_time(judging)
     return section(
         "Skill over time",
         tag("p", f"Each point is over the {window} up to it: 1 is perfect, 0 as good as persistence.") if drawn else "",
         pictures.place("skill_over_time", drawn,
             f"Lines of skill against persistence over event time, over {window} each, with marks for new versions.",
-            f"Below, for each policy that updates: {rows}." if drawn and "yaxis2" in drawn["layout"] else ""),
+            "" if drawn is None else _marks_words(drawn)),
         _spared(judging, pictures),
     )  # fmt: skip
+
+
+def _marks_words(drawn: Figure) -> str:
+    """What the marks below the lines are; empty where there are none."""
+    symbols = {one["marker"]["symbol"] for one in drawn["data"] if one.get("yaxis") == "y2"}
+    signs = ", ".join(words for symbol, words in SYMBOLS.items() if symbol in symbols)
+    told = "Below, for each policy that updates, the versions of its first seed where they began to answer"
+    return f"{told}{f' ({signs})' if signs else ''}." if symbols else ""
 
 
 def _spared(judging: Judging, pictures: Pictures) -> Html:

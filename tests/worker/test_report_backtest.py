@@ -135,6 +135,22 @@ def test_versions_are_marks_on_the_axis(read: Read) -> None:
                  "triangle-down")  # fmt: skip
     assert len(drifts["x"]) == sum(one.kind == "drift" for one in samples.run("on-drift", 1).happened) > 0
     assert "drift: the error grew by half" in drifts["text"]
+    assert "began to answer (triangle: drift)." in read.text
+
+
+def test_what_was_judged_and_rolled_back_is_marked_with_its_words() -> None:
+    """Verdicts and rollbacks have signs of their own, versions say why; drifts that a policy does not heed have none."""
+    run = samples.run("periodic:7d", 1)
+    (version, step) = run.versions[2]
+    kinds: list[tuple[Any, str]] = [("drift", "grown"), ("verdict", "no"), ("promote", "why"), ("rollback", "bad")]
+    happened = tuple(Happening(step=step, kind=kind, words=words, version=version) for kind, words in kinds)
+    told = msgspec.structs.replace(never(), runs=(*never().runs, msgspec.structs.replace(run, happened=happened)))
+    read = Read(page(told))
+    rows = [one for one in read.data("figures")["skill_over_time"]["data"] if one.get("yaxis") == "y2"]
+    assert [one["marker"]["symbol"] for one in rows] == ["line-ns", "circle-open", "x"]
+    assert rows[0]["text"][2] == f"version {version}: why"
+    assert [one["text"] for one in rows[1:]] == [["retrained: no"], ["rollback: bad"]]
+    assert "(circle: retrained and judged, cross: rolled back)" in read.text
 
 
 def test_what_was_spared_adds_up_to_the_gain(read: Read) -> None:
