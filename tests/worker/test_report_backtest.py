@@ -139,7 +139,7 @@ def test_versions_are_marks_on_the_axis(read: Read) -> None:
 
 
 def test_what_was_judged_and_rolled_back_is_marked_with_its_words() -> None:
-    """Verdicts and rollbacks have signs of their own, versions say why; drifts that a policy does not heed have none."""
+    """Verdicts and rollbacks have signs of their own, versions say why; drifts not heeded have none."""
     run = samples.run("periodic:7d", 1)
     (version, step) = run.versions[2]
     kinds: list[tuple[Any, str]] = [("drift", "grown"), ("verdict", "no"), ("promote", "why"), ("rollback", "bad")]
