@@ -146,7 +146,7 @@ class SpinUp:
         self.observations = 0
         self._ledger = ledger
         self._index = index
-        self._partition = Partition(form)
+        self._partition = Partition(form, ledger.names() if version.architecture.series else ())
         self._at = np.empty(0, np.int64)
         self._blocks: list[Block] = []  # read, not folded yet
         self._place = ""  # in the stream of blocks; empty: nothing was restored yet
@@ -207,6 +207,8 @@ class SpinUp:
             if more > 0:
                 self._at = np.append(self._at, np.full(more, -1))
                 self._partition.series.reserve(len(self._at))
+                if self.version.architecture.series:
+                    self._partition.learn(self._ledger.names())
             keep = self._at[block.slot] <= block.start
             self._blocks.append(block if keep.all() else block.take(keep))
         return bool(blocks)

@@ -25,7 +25,7 @@ from models.scaling import NO_STEP, Bools, Floats, Ints, Rows, SeriesForm, Serie
 from models.times import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from models.architecture import Architecture
 
@@ -80,10 +80,11 @@ class Version:
 class Partition:
     """Everything that the fold moves for one partition: names, series state, carried state by version."""
 
-    def __init__(self, form: SeriesForm) -> None:
+    def __init__(self, form: SeriesForm, names: Iterable[str] = ()) -> None:
+        """`names` are series that have their slots already, in their order."""
         self.form = form
-        self.names: list[str] = []
-        self.slots: dict[str, int] = {}
+        self.names = list(names)
+        self.slots = {name: slot for slot, name in enumerate(self.names)}
         self.series = SeriesState(form)
         self.roster: tuple[Seat, ...] = ()
         self.spans: dict[int, Span] = {}
@@ -94,6 +95,11 @@ class Partition:
         self.slots[name] = len(self.names)
         self.names.append(name)
         return len(self.names) - 1
+
+    def learn(self, names: Sequence[str]) -> None:
+        """Take over the slots that have been given meanwhile; `names` are all of them."""
+        for name in names[len(self.names) :]:
+            self.add_name(name)
 
     def seat(self, roster: Sequence[Seat], versions: Mapping[int, Version], mark: int | None = None) -> None:
         """Follow a roster: who is new starts from zero, who left is forgotten, but for who answered after `mark`."""
@@ -264,7 +270,7 @@ def _run(version: Version, parts: Sequence[tuple[Partition, Rows]]) -> list[tupl
         carried = partition.carried[version.number]
         carried.reserve(len(partition.series.last))
         state = np.where(rows.fresh[:, None], np.float32(0), carried.network[rows.slot])
-        tasks.append(Task(rows, forecaster.inputs(architecture, partition.form, rows), state))
+        tasks.append(Task(rows, forecaster.inputs(architecture, partition.form, rows, partition.names), state))
     scanned = forecaster.scan_tasks(version.network, architecture.horizon, tasks)
     results = []
     for (partition, rows), (outputs, state) in zip(parts, scanned, strict=True):

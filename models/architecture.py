@@ -41,12 +41,13 @@ MAX_UNITS = 1024
 MAX_LAYERS = 8
 MAX_HORIZON = 1024
 MAX_FEATURES = 256
+MAX_SERIES = 256
 MAX_LAGS = 4096
 MAX_PERIOD_STEPS = 1_000_000
 MAX_SQUASH = 100.0
 
 # Fields that came later: they are written only where they say something, so that what is stored keeps its digest.
-LATER: dict[str, Any] = {"activation": "tanh", "transform": "none", "transform_lambda": LAMBDA}
+LATER: dict[str, Any] = {"activation": "tanh", "transform": "none", "transform_lambda": LAMBDA, "series": ()}
 
 Float32 = NDArray[np.float32]
 Weights = dict[str, Float32]
@@ -76,7 +77,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     as it takes) before the lead's time instead of x_t, in the "plain" form it is level_t + S_t·f_k. With a `transform`
     all that is said of the target, inputs included, is said of what `models.transforms` makes of it.
     `activation` is that of a cell's candidate and, in an LSTM, of its output; all that there are have bounds, since
-    a memory that is never reset could grow without end.
+    a memory that is never reset could grow without end. `series` are the names that have an input each, which is 1 for
+    that series and else 0; one of another name has none.
 
     Raises:
         VersionError: a value is outside what this killick can run.
@@ -97,6 +99,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     activation: Activation = "tanh"
     transform: TransformName = "none"
     transform_lambda: float = LAMBDA
+    series: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_format(self.format)
@@ -114,6 +117,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         _within("period_steps", self.period_steps, 1, MAX_PERIOD_STEPS)
         _check_features(self.features, self.target)
         _check_inputs(self.inputs, self.period_steps)
+        _check_series(self.series)
         if self.form == "season" and self.period_steps == 1:
             raise VersionError("form is 'season' and period_steps is 1", "use 'correction': it is the same there")
         if len(self.gain) != self.horizon:
@@ -138,6 +142,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             names += ["hour.sin", "hour.cos", "weekday.sin", "weekday.cos"]
         if chosen.missing:
             names += [f"missing.{feature}" for feature in self.features]
+        names += [f"series.{name}" for name in self.series]
         return tuple(names)
 
     @property
@@ -145,7 +150,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         """The number of inputs, I."""
         chosen = self.inputs
         per_feature = int(chosen.level) + int(chosen.delta) + int(chosen.missing)
-        return per_feature * len(self.features) + chosen.lags + len(chosen.season_lags) + 4 * int(chosen.calendar)
+        named = chosen.lags + len(chosen.season_lags) + 4 * int(chosen.calendar) + len(self.series)
+        return per_feature * len(self.features) + named
 
     @property
     def ring_steps_needed(self) -> int:
@@ -203,7 +209,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     def to_json(self) -> bytes:
         """The architecture as JSON, always the same bytes for the same values."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
-        return msgspec.json.encode({k: v for k, v in fields.items() if k not in LATER or v != LATER[k]})
+        return msgspec.json.encode({k: v for k, v in fields.items() if k not in LATER or getattr(self, k) != LATER[k]})
 
     @classmethod
     def from_json(cls, data: bytes) -> Architecture:
@@ -254,6 +260,12 @@ def _check_features(features: tuple[str, ...], target: str) -> None:
             raise VersionError(f"a feature's name has {len(name)} characters", "it must have 1 to 200")
     if target not in features:
         raise VersionError(f"target {target!r} is not among the features {list(features)}", "add it to them")
+
+
+def _check_series(series: tuple[str, ...]) -> None:
+    _within("number of series with an input of their own", len(series), 0, MAX_SERIES)
+    if len(set(series)) != len(series):
+        raise VersionError("series repeat a name", "name each once")
 
 
 def _check_inputs(inputs: Inputs, period_steps: int) -> None:

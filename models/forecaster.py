@@ -58,8 +58,11 @@ def check_fit(architecture: Architecture, form: SeriesForm) -> None:
         )
 
 
-def inputs(architecture: Architecture, form: SeriesForm, rows: Rows) -> Singles:
-    """The network's inputs, `(R, I)`, in the order of `architecture.input_names()` (source: RECIPE)."""
+def inputs(architecture: Architecture, form: SeriesForm, rows: Rows, names: Sequence[str] = ()) -> Singles:
+    """The network's inputs, `(R, I)`, in the order of `architecture.input_names()` (source: RECIPE).
+
+    `names` are the series by slot; they are needed where the architecture has an input for each of its series.
+    """
     chosen = architecture.inputs
     parts: list[Singles] = []
     bounded = _of_values(architecture, form, rows)
@@ -71,7 +74,19 @@ def inputs(architecture: Architecture, form: SeriesForm, rows: Rows) -> Singles:
         parts.append(calendar(rows.step * form.interval_ms))
     if chosen.missing:
         parts.append((~rows.present).astype(np.float32))
+    if architecture.series:
+        parts.append(_one_hot(architecture.series, rows, names))
     return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+def _one_hot(series: Sequence[str], rows: Rows, names: Sequence[str]) -> Singles:
+    """1 in the column of the row's series, `(R, len(series))`; a series of another name has none."""
+    column_of = {name: column for column, name in enumerate(series)}
+    columns = np.array([column_of.get(names[slot], -1) for slot in rows.slot.tolist()], np.int64)[rows.lane]
+    found = np.zeros((len(columns), len(series)), np.float32)
+    known = np.flatnonzero(columns >= 0)
+    found[known, columns[known]] = 1.0
+    return found
 
 
 def _of_values(architecture: Architecture, form: SeriesForm, rows: Rows) -> list[Floats]:

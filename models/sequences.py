@@ -95,15 +95,19 @@ class Spans:
         return spans
 
 
-def sequences_of(architecture: Architecture, form: SeriesForm, *parts: Rows) -> Sequences:
+def sequences_of(
+    architecture: Architecture, form: SeriesForm, *parts: Rows, names: Sequence[Sequence[str]] = ()
+) -> Sequences:
     """The sequences in the rows of whole stretches, one series a slot; the series state was empty before each.
 
-    Stretches that don't follow each other in time lie side by side, as series of their own.
+    Stretches that don't follow each other in time lie side by side, as series of their own. `names` are those of each
+    stretch's series by slot, for an architecture that has an input for each.
 
     Raises:
         DataError: they would not fit into memory.
     """
     slot, step, (series, first, end) = _placed(parts)
+    named = names or [()] * len(parts)
     shape = (series, end - first)
     _check_size(shape, len(step), architecture)
     at = (slot, step - first)
@@ -115,7 +119,9 @@ def sequences_of(architecture: Architecture, form: SeriesForm, *parts: Rows) -> 
         return out
 
     network_inputs = np.zeros((*shape, architecture.input_size), np.float32)
-    network_inputs[at] = np.concatenate([inputs(architecture, form, rows) for rows in parts])
+    network_inputs[at] = np.concatenate(
+        [inputs(architecture, form, rows, known) for rows, known in zip(parts, named, strict=True)]
+    )
     age = dense([rows.age for rows in parts], -1)
     course = _Course(
         x=dense([rows.x[:, target] for rows in parts]),

@@ -206,7 +206,10 @@ class PastReplay:
         """The blocks with the version's pairs; many small ones are folded as one."""
         filled = [block for block in blocks if len(block)]
         for group in by_spans(filled, self._partition.spans.values()):
-            (folded,) = fold([(self._partition, merged(group))], {self._version.number: self._version})
+            whole = merged(group)
+            if self._version.architecture.series and int(whole.slot.max()) >= len(self._partition.names):
+                self._partition.learn(self._ledger.names())
+            (folded,) = fold([(self._partition, whole)], {self._version.number: self._version})
             begin = 0
             for block in group:
                 yield self._cut(block, folded, slice(begin, begin + len(block)), since_step)

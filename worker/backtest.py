@@ -106,9 +106,8 @@ def fit_one(scene: Scene, seed: int, sign: Path) -> First:
     def on_epoch(epoch: EpochReport) -> None:
         sign.write_text(str(FIT_SHARE * epoch.epoch / epoch.epochs), encoding="ascii")
 
-    architecture = scene.settings.architecture(gain=(1.0,) * scene.settings.model.horizon)
     first = _material(scene).fit(
-        architecture, settings, scene.online_step, scene.settings.training.validation, on_epoch
+        scene.architecture, settings, scene.online_step, scene.settings.training.validation, on_epoch
     )
     sign.write_text(str(FIT_SHARE), encoding="ascii")
     return first
@@ -176,9 +175,8 @@ def _material(scene: Scene) -> Material:
 def _prepared(key: _Prepared) -> Material:
     from worker.backtest_update import Material  # noqa: PLC0415 - this brings TensorFlow
 
-    settings = key.scene.settings
-    architecture = settings.architecture(gain=(1.0,) * settings.model.horizon)
-    return Material(key.scene.block, settings.series_form(), architecture)
+    scene = key.scene
+    return Material(scene.block, scene.names, scene.settings.series_form(), scene.architecture)
 
 
 def _truth(scene: Scene) -> Truth:

@@ -66,6 +66,7 @@ class Run:
         self._overseer = Overseer(self._registry, self._form, settings.ahead_steps, self._minds)
         self._stage = Stage(
             self._form,
+            scene.names,
             self._registry,
             depth_steps=settings.spin_up_steps,
             guard_steps=settings.guard_steps if scene.gate else 0,

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from worker.backtest_policies import DAY_MS
-from worker.fit import observations
+from worker.fit import observations, with_series
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from consumers.history import History
+    from models.architecture import Architecture
     from models.blocks import Block
     from worker.settings import Settings
 
@@ -50,6 +51,16 @@ class Scene:
         """How a plain update is made."""
         update, interval_ms = self.settings.update, self.settings.interval_ms
         return UpdateRules(update.rate, update.steps, max(1, update.recent.ms // interval_ms), update.recent_share)
+
+    @property
+    def architecture(self) -> Architecture:
+        """Of the first version, with a gain that the fit replaces; it knows the series that come before."""
+        settings = self.settings
+        architecture = settings.architecture(gain=(1.0,) * settings.model.horizon)
+        if not settings.network.series:
+            return architecture
+        past = np.unique(self.block.slot[: self.row(self.online_step)])
+        return with_series(architecture, [self.names[slot] for slot in past.tolist()])
 
     def row(self, step: int) -> int:
         """The first observation of a step, or after it."""

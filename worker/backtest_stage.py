@@ -20,7 +20,7 @@ from models.network import Network
 from models.scaling import SeriesState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from consumers.stream import Folded
     from models.blocks import Block
@@ -41,9 +41,11 @@ class _Copy(NamedTuple):
 class Stage:
     """Folds blocks, in their order, and follows the registry between them."""
 
-    def __init__(self, form: SeriesForm, registry: VersionDesk, *, depth_steps: int, guard_steps: int) -> None:
-        """`depth_steps`: how much of the past a version is given before it runs."""
-        self.partition = Partition(form)
+    def __init__(
+        self, form: SeriesForm, names: Sequence[str], registry: VersionDesk, *, depth_steps: int, guard_steps: int
+    ) -> None:
+        """Slot i is the series `names[i]`. `depth_steps`: how much of the past a version is given before it runs."""
+        self.partition = Partition(form, names)
         self._registry = registry
         self._depth = depth_steps
         self._guard = guard_steps
@@ -116,7 +118,7 @@ class Stage:
 
     def _spun_up(self, version: Version) -> Carried:
         """The carried state of a version that saw the blocks of which there are copies, and nothing before."""
-        apart = Partition(self.partition.form)
+        apart = Partition(self.partition.form, self.partition.names)
         apart.series = _copied(self._back[0].series)
         start = self._back[0].block.start
         apart.seat([Seat(version.number, "shadow", start, start)], {version.number: version})

@@ -17,7 +17,7 @@ from models.scaling import SeriesState
 from models.sequences import Sequences, Spans, gains, sequences_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from models.architecture import Architecture, Weights
     from models.blocks import Block
@@ -42,14 +42,14 @@ class First(NamedTuple):
 class Material:
     """Everything that can be learned from a file, by when it was known."""
 
-    def __init__(self, block: Block, form: SeriesForm, architecture: Architecture) -> None:
-        """Prepare it; `architecture` may have any gain.
+    def __init__(self, block: Block, names: Sequence[str], form: SeriesForm, architecture: Architecture) -> None:
+        """Prepare it; slot i of the block is `names[i]`, and `architecture` may have any gain.
 
         Raises:
             DataError: it would not fit into memory.
         """
         rows = SeriesState(form).look(block.slot, block.step, block.values, block.present)
-        self._whole = sequences_of(architecture, form, rows)
+        self._whole = sequences_of(architecture, form, rows, names=[names])
 
     def until(self, step: int) -> Sequences:
         """What was known before a step: no input, and no label, is of that step or later."""

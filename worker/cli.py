@@ -53,7 +53,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "deadletters": ("worker.cli_records", "deadletters", "List refused records; send repaired ones again."),
     "bench": ("worker.cli_bench", "bench", "Measure this installation."),
     "fit": ("worker.cli_history", "fit", "Train the first version on a file of observations."),
-    "backtest": ("worker.cli_backtest", "backtest", "Say which update policy would have paid on a file of observations."),
+    "backtest": ("worker.cli_backtest", "backtest", "Say which update policy would have paid on a file."),
     "tune": ("worker.cli_tune", "tune", "Search for settings that forecast a file of observations better."),
 }
 

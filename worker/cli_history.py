@@ -257,4 +257,5 @@ def plan_of(settings: Settings) -> FitPlan:
         evaluation=training.evaluation,
         threads=settings.network.threads,
         recent_steps=settings.recent_steps,
+        series_inputs=settings.network.series,
     )

@@ -26,6 +26,7 @@ from worker.progress import progress
 from worker.quiet import start_tensorflow
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TextIO
 
     from rich.console import Console
@@ -50,7 +51,7 @@ class FitPlan:
     """What to fit: the model's form, a network (its gain is worked out here) and how to train it.
 
     `validation` and `evaluation` are shares of the history's steps, the last ones; `recent_steps` is how long a span
-    of inputs the monitor will compare with those of the training.
+    of inputs the monitor will compare with those of the training. `series_inputs`: each series has an input.
     """
 
     form: SeriesForm
@@ -60,6 +61,7 @@ class FitPlan:
     evaluation: float = 0.15
     threads: int = 1
     recent_steps: int = 168
+    series_inputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def fit(history: History, plan: FitPlan, console: Console, progress_stream: Text
     rows = partition.series.look(block.slot, block.step, block.values, block.present)
     steps = int(rows.step.max() - rows.step.min()) + 1
     spans = Spans.by_share(steps, plan.validation, plan.evaluation, plan.architecture.horizon)
-    architecture, sequences = prepared(plan.architecture, plan.form, rows, spans)
+    network = with_series(plan.architecture, partition.names) if plan.series_inputs else plan.architecture
+    architecture, sequences = prepared(network, plan.form, rows, spans)
     _print_spans(console, plan.form, spans, sequences.first_step, len(partition.names), len(block))
     checks = preflight(architecture, sequences, spans, plan.training)
     for check in checks.checks:
@@ -160,12 +163,14 @@ def fit(history: History, plan: FitPlan, console: Console, progress_stream: Text
 def prepared(architecture: Architecture, form: SeriesForm, rows: Rows, spans: Spans) -> tuple[Architecture, Sequences]:
     """The architecture with all that it takes from the training span, and the sequences to train it on.
 
+    Where it has inputs for series, these are all the series of the rows, by slot.
+
     Raises:
         DataError: they would not fit into memory, or the training span holds no label.
     """
     from models.sequences import gains, sequences_of  # noqa: PLC0415 - this brings TensorFlow
 
-    sequences = sequences_of(architecture, form, rows)
+    sequences = sequences_of(architecture, form, rows, names=[architecture.series])
     if not sequences.usable(0, spans.train_end):
         raise DataError(
             f"the training span ({spans.train_end} steps) holds no label",
@@ -198,6 +203,15 @@ def with_gain(architecture: Architecture, gain: tuple[float, ...]) -> Architectu
     """The architecture with another gain; the "plain" form has none, so ones."""
     used = gain if architecture.has_gain else (1.0,) * architecture.horizon
     return msgspec.structs.replace(architecture, gain=used)
+
+
+def with_series(architecture: Architecture, names: Sequence[str]) -> Architecture:
+    """The architecture with an input for each of these series.
+
+    Raises:
+        VersionError: there are too many of them.
+    """
+    return msgspec.structs.replace(architecture, series=tuple(names))
 
 
 def digest(history: History) -> str:

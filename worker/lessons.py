@@ -160,6 +160,7 @@ class Lessons:
             architecture=network.to_json(),
             weights=weights,
             segments=tuple(one.block for one in used),
+            names=tuple(one.names for one in used),
             cuts=spans,
             training=self._training,
             update=self._training,

@@ -51,7 +51,7 @@ class Lesson:
     """All that the trainings of one retraining have in common; told apart by its id.
 
     `segments`: stretches that begin with an empty series state (a partition's record, the history of the fit), each
-    with its observations in the order of the stream; scale and pairs are not needed.
+    with its observations in the order of the stream; scale and pairs are not needed. `names`: their series by slot.
     `training` is how fresh weights are trained, `update` how the incumbent's are; rate, epochs, patience and seed are
     the attempt's.
     """
@@ -61,6 +61,7 @@ class Lesson:
     architecture: bytes
     weights: bytes
     segments: tuple[Block, ...]
+    names: tuple[tuple[str, ...], ...]
     cuts: Cuts
     training: TrainingSettings
     update: TrainingSettings
@@ -126,11 +127,12 @@ def _prepared(lesson: Lesson) -> Sequences:
     """The sequences of a lesson; the last ones are kept for its next attempt."""
     from models.sequences import sequences_of  # noqa: PLC0415
 
-    filled = [block for block in lesson.segments if len(block)]
+    filled = [(block, names) for block, names in zip(lesson.segments, lesson.names, strict=True) if len(block)]
     if not filled:
         raise DataError("the lesson holds no observation", "wait for data")
-    rows = [SeriesState(lesson.form).look(b.slot, b.step, b.values, b.present) for b in filled]
-    return sequences_of(Architecture.from_json(lesson.architecture), lesson.form, *rows)
+    rows = [SeriesState(lesson.form).look(b.slot, b.step, b.values, b.present) for b, _ in filled]
+    architecture = Architecture.from_json(lesson.architecture)
+    return sequences_of(architecture, lesson.form, *rows, names=[names for _, names in filled])
 
 
 def _recent_begin(cuts: Cuts, wanted: Attempt) -> int:
@@ -214,7 +216,7 @@ def judge(lesson: Lesson, contenders: Mapping[str, tuple[bytes, bytes]], begin: 
         if not len(segment) or int(segment.step.max()) <= begin:
             continue
         scorer = Scorer(lesson.form, horizon)
-        for block in _replayed(lesson.form, segment, versions, spun):
+        for block in _replayed(Partition(lesson.form, lesson.names[place]), segment, versions, spun):
             if not block.pairs:
                 scorer.follow([block])
                 continue
@@ -231,9 +233,8 @@ def _version(number: int, architecture: bytes, weights: bytes) -> Version:
     return Version(number, form, Network(form, weights_from_bytes(weights, form)))
 
 
-def _replayed(form: SeriesForm, segment: Block, versions: Mapping[int, Version], spun: int) -> Iterator[Block]:
+def _replayed(partition: Partition, segment: Block, versions: Mapping[int, Version], spun: int) -> Iterator[Block]:
     """The segment in pieces, with the pairs of all versions from where it first reaches the step `spun`."""
-    partition = Partition(form)
     start = int(np.argmax(segment.step >= spun))
     width = sum(version.architecture.horizon for version in versions.values())
     size = max(LEAST_PIECE, PIECE_CELLS // width)

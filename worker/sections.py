@@ -281,6 +281,7 @@ class NetworkSettings(Section):
     )
     calendar: bool = Field(default=True, description="input: hour and day of the week as sine and cosine")
     missing: bool = Field(default=True, description="input: a mark for each feature that is missing")
+    series: bool = Field(default=False, description="input: which of the fit's series it is; for up to 256 of them")
     squash: float = Field(default=3.0, gt=0, le=100, description="bound c of the inputs: c·tanh(input/c)")
     head_inputs: bool = Field(default=True, description="the last layer sees the inputs too")
     activation: Activation = Field(

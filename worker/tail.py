@@ -101,7 +101,8 @@ def tail_skill(
     """
     network = Network(architecture, weights)
     network.self_test()
-    dense = _run(Version(NUMBER, architecture, network), form, block, first_step, spans.end)
+    partition = Partition(form, architecture.series)  # the history's series, where there are inputs for them
+    dense = _run(Version(NUMBER, architecture, network), partition, block, first_step, spans.end)
     unit = _units(dense, spans.train_end)
     horizon = architecture.horizon
     leads = np.arange(1, horizon + 1)
@@ -139,8 +140,8 @@ class _Dense:
     taken: NDArray[np.bool_]  # (S, T) the series takes this step
 
 
-def _run(version: Version, form: SeriesForm, block: Block, first_step: int, steps: int) -> _Dense:
-    partition = Partition(form)
+def _run(version: Version, partition: Partition, block: Block, first_step: int, steps: int) -> _Dense:
+    form = partition.form
     series = int(block.slot.max()) + 1
     partition.seat((Seat(NUMBER, "incumbent", 0, 0),), {NUMBER: version})
     pairs = np.full((series, steps, version.architecture.horizon), np.nan, np.float32)

@@ -93,15 +93,14 @@ def scene_of(block: Block, *, gate: bool = False) -> Scene:
 
 def first_of(scene: Scene) -> First:
     """The first version of a scene."""
-    architecture = SETTINGS.architecture(gain=(1.0,) * HORIZON)
-    material = Material(scene.block, SETTINGS.series_form(), architecture)
-    return material.fit(architecture, training_settings(SETTINGS), scene.online_step, 0.2)
+    material = Material(scene.block, scene.names, SETTINGS.series_form(), scene.architecture)
+    return material.fit(scene.architecture, training_settings(SETTINGS), scene.online_step, 0.2)
 
 
 def play(scene: Scene, policy: Policy, first: First | None = None, seed: int = 1) -> tuple[PolicyRun, Issued]:
     """A run, and everything that was issued."""
     form = SETTINGS.series_form()
-    material = Material(scene.block, form, SETTINGS.architecture(gain=(1.0,) * HORIZON))
+    material = Material(scene.block, scene.names, form, scene.architecture)
     truth = Truth.of(scene.block, scene.names, form, BEGIN + 24 * 24)
     issued: list[tuple[np.ndarray, ...]] = []
 

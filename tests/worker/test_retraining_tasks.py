@@ -52,6 +52,7 @@ ARCHITECTURE = Architecture(
     units=(6,),
     inputs=Inputs(lags=4, calendar=False),
 )
+NAMES = (("a", "b", "c"),)
 FIRST = 400_000  # step
 TURN, END = 500, 900  # the world is another one from here on
 SETTINGS = TrainingSettings(chunk=16, segments=4, closing_epochs=1)
@@ -82,10 +83,10 @@ def lesson() -> Lesson:
     """A world that has turned, and an incumbent that was trained before."""
     before = cuts(FIRST, FIRST, FIRST + TURN, horizon=HORIZON, validation=0.2, evaluation=0.1)
     fresh = weights_to_bytes(fresh_weights(ARCHITECTURE, 1), ARCHITECTURE)
-    first = Lesson("before", FORM, ARCHITECTURE.to_json(), fresh, (world(),), before, SETTINGS, SETTINGS)
+    first = Lesson("before", FORM, ARCHITECTURE.to_json(), fresh, (world(),), NAMES, before, SETTINGS, SETTINGS)
     fitted = attempt(first, replace(FRESH, epochs=25))
     assert fitted.weights is not None
-    return Lesson("turned", FORM, fitted.architecture, fitted.weights, (world(),), CUTS, SETTINGS, SETTINGS)
+    return Lesson("turned", FORM, fitted.architecture, fitted.weights, (world(),), NAMES, CUTS, SETTINGS, SETTINGS)
 
 
 def made(result: Result) -> bytes:
@@ -338,7 +339,8 @@ def test_losses_by_step_are_those_of_a_plain_loop_over_pairs(lesson: Lesson, per
     """
     begin, end = CUTS.evaluation_begin - 80, CUTS.end - 30  # over the pause
     form = msgspec.structs.replace(FORM, period_steps=period)
-    both = replace(lesson, id="both", form=form, segments=(world(), world(first=300, seed=5, series=2)))
+    two = (world(), world(first=300, seed=5, series=2))
+    both = replace(lesson, id="both", form=form, segments=two, names=(*NAMES, ("b", "d")))
     contenders = contenders_of(lesson, update=attempt(lesson, UPDATE), anew=attempt(lesson, FRESH))
     losses = judge(both, contenders, begin, end)
     parts = [plain_losses(form, block, contenders, begin, end) for block in both.segments]
