@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import DataError
-from worker.backtest_judged import Judging
+from worker.backtest_judged import ALWAYS, Judging
 from worker.report_backtest_costs import costs, happened, runs
 from worker.report_backtest_scores import accuracy, leads, over_time, series
 from worker.report_backtest_words import (
@@ -115,7 +115,9 @@ def _summary(judging: Judging) -> Html:
     if judged.against_baseline is not None:
         tiles.append(_faced(judged.against_baseline))
     if one is not None and one.retrainings:
-        share = "" if one.compute_share is None else f", {share_words(one.compute_share)} of always'"
+        share = (
+            "" if one.compute_share is None or one.name == ALWAYS else f", {share_words(one.compute_share)} of always'"
+        )
         words = counted(round(one.retrainings), "retraining")
         took = f"{clock_words(one.training_s or 0.0)} of training{share}"
         tiles.append(tile(f"Cost, {one.name}", number(one.retrainings, words), took))

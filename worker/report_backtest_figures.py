@@ -161,9 +161,9 @@ def spared(judging: Judging) -> Figure | None:
 
 
 def over_seeds(judging: Judging) -> Figure | None:
-    """A box of every policy's error over seeds, the least first; baselines as lines."""
+    """A box of every policy's error over seeds, the least first; baselines as lines. None of one run."""
     shown = [one for one in judging.standings if one.policy and one.by_seed]
-    if not shown:
+    if sum(len(one.by_seed) for one in shown) < 2:
         return None
     traces: list[Figure] = []
     for at, one in enumerate(shown):

@@ -141,7 +141,7 @@ def faced_words(faced: Faced) -> str:
     rests = ", ".join(filter(None, (interval_words(faced), weeks, seeds)))
     luck = "" if faced.clear else " That may be luck."
     told = f"{less_words(faced.share)} error{f' ({rests})' if rests else ''}"
-    return f"{faced.name} against {spoken(faced.other)}: {told}.{luck}"
+    return f"{spoken(faced.name)} against {spoken(faced.other)}: {told}.{luck}"
 
 
 def _control_words(faced: Faced) -> str:

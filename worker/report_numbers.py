@@ -48,7 +48,7 @@ def percent(value: float | None) -> str:
 def share_words(share: float) -> str:
     """A share without its sign: whole per cents from ten on."""
     size = abs(100 * share)
-    return f"{size:.0f} %" if size >= 9.95 else f"{size:.1f} %"
+    return f"{size:,.0f} %" if size >= 9.95 else f"{size:.1f} %"
 
 
 def less_words(share: float) -> str:
