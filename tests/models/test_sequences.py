@@ -182,6 +182,26 @@ def test_a_series_that_stood_still_does_not_set_the_gain() -> None:
     at = by_row(rows)[0, 299]
     assert 5.0 / rows.scale[at, 0] > 100
     assert np.abs(sequences.targets).max() == pytest.approx(8 * 2**0.5, rel=1e-6)
+    season = sequences_of(msgspec.structs.replace(ARCHITECTURE, form="season"), FORM, rows)
+    assert np.abs(season.targets).max(axis=(0, 1)) == pytest.approx([16.0] * 4, rel=1e-6)  # a period apart: 8·√(8/2)
+
+
+def test_a_target_that_comes_late_has_the_last_value_for_its_season() -> None:
+    """Where no value was seen a period before, the label stands on the last value, as the forecast does."""
+    values = np.random.default_rng(0).normal(5.0, 1.0, (60, 2))
+    present = np.ones((60, 2), np.bool_)
+    present[:20, 0] = False
+    architecture = msgspec.structs.replace(ARCHITECTURE, form="season")
+    rows = SeriesState(FORM).look(np.zeros(60, np.int64), np.arange(60), np.where(present, values, 0.0), present)
+    sequences = sequences_of(architecture, FORM, rows)
+    for t, k in [(22, 1), (22, 4), (26, 1), (27, 1), (24, 4), (23, 4)]:
+        back = t + k - 8
+        moved = values[t + k, 0] - values[back if back >= 20 else t, 0]
+        assert sequences.known[0, t, k - 1]
+        assert sequences.targets[0, t, k - 1] == pytest.approx(moved / rows.scale[t, 0], rel=1e-5)
+    found = forecasts(architecture, FORM, rows, sequences.targets[0])
+    known = sequences.known[0, :, 0] & (np.abs(sequences.targets[0, :, 0]) < 16)
+    np.testing.assert_allclose(found[:-1, 0][known[:-1]], values[1:, 0][known[:-1]], rtol=1e-5)
 
 
 def test_sequences_too_large_for_memory_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
