@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.session import Session
     from worker.settings import Settings
     from worker.tune import Ground, Wanted
+    from worker.tune_space import Dimension
     from worker.tune_told import Tuned
 
 MOST_WORKERS = 8  # without --workers: each needs about 1 GB
@@ -112,13 +113,21 @@ def tune(session: Session, /, file: str, as_json: bool, report: str | None, **op
     """  # noqa: D301 - click wants the control character itself
     from rich.console import Console
 
+    from worker.tune import Wanted
+    from worker.tune_space import space
     from worker.tune_tables import show
 
     _check_report(report)
     settings = session.settings()
-    asked = {name: options.pop(name) for name in _OWN}
-    history = read(settings, file, **options)
-    told = _tuned(settings, history, file, asked)
+    wanted = Wanted(**{name: options.pop(name) for name in ("trials", "splits", "repeats", "check", "prune", "seed")})
+    dimensions = space(settings, options.pop("vary"), options.pop("keep"))
+    limit = options.pop("time_limit")
+    bounds = _Bounds(
+        Path(options.pop("study")),
+        options.pop("workers") or _workers(settings),
+        parse_duration(limit).seconds if limit is not None else None,
+    )
+    told = _tuned(settings, dimensions, wanted, bounds, read(settings, file, **options), file)
     if report is not None:
         from worker.report_tune import write_page
 
@@ -134,9 +143,12 @@ def tune(session: Session, /, file: str, as_json: bool, report: str | None, **op
         show(told, Console())
 
 
-_OWN = (
-    "trials", "splits", "repeats", "check", "vary", "keep", "prune", "study", "workers", "time_limit", "seed",
-)  # fmt: skip
+class _Bounds(NamedTuple):
+    """Where a study is kept, how many trainings run side by side, and when no trial begins any more."""
+
+    folder: Path
+    workers: int
+    limit_s: float | None
 
 
 def _check_report(report: str | None) -> None:
@@ -149,23 +161,26 @@ def _check_report(report: str | None) -> None:
         raise ConfigError(f"there is no folder for {report!r}", "make it, or choose another --report")
 
 
-def _tuned(settings: Settings, history: History, file: str, asked: dict[str, Any]) -> Tuned:
+def _tuned(
+    settings: Settings,
+    dimensions: tuple[Dimension, ...],
+    wanted: Wanted,
+    bounds: _Bounds,
+    history: History,
+    file: str,
+) -> Tuned:
     """The search, from where its study stands to its end."""
     from worker.executors import PROCESSES, trainings
     from worker.progress import progress
-    from worker.tune import Search, Wanted
+    from worker.tune import Search
     from worker.tune_ground import ground_of, identity
-    from worker.tune_space import space
     from worker.tune_study import opened
     from worker.tune_summary import About, tuned
 
-    limit_s = parse_duration(asked["time_limit"]).seconds if asked["time_limit"] is not None else None
-    workers = asked["workers"] or _workers(settings)
-    wanted = Wanted(**{name: asked[name] for name in ("trials", "splits", "repeats", "check", "prune", "seed")})
-    dimensions = space(settings, asked["vary"], asked["keep"])
+    folder, workers, limit_s = bounds
     ground = ground_of(history, settings, dimensions, plan_of, wanted.splits)
     began = time.monotonic()
-    with opened(Path(asked["study"]), identity(history, ground, wanted), dimensions) as study:
+    with opened(folder, identity(history, ground, wanted), dimensions) as study:
         _say_what(wanted, ground, len(study.trials), workers)
         total = wanted.trials * wanted.splits * wanted.repeats + 2 * wanted.check
         try:
@@ -181,14 +196,14 @@ def _tuned(settings: Settings, history: History, file: str, asked: dict[str, Any
         except KeyboardInterrupt:
             ended = sum(one.state is not None for one in study.trials)
             click.echo(
-                f"interrupted: {ended} of {wanted.trials} trials have ended, {asked['study']} keeps all that was "
-                "trained: the same command goes on from there",
+                f"interrupted: {ended} of {wanted.trials} trials have ended, {folder} keeps all that was trained: "
+                "the same command goes on from there",
                 err=True,
             )
             raise
         if search.exhausted:
-            click.echo(f"all that can be told apart has been tried: {len(study.trials)} configurations", err=True)
-        return tuned(study, ground, wanted, About(file, workers, asked["study"]))
+            click.echo(f"there is no more to try: {len(study.trials)} configurations make the whole space", err=True)
+        return tuned(study, ground, wanted, About(file, workers, str(folder)))
 
 
 def _workers(settings: Settings) -> int:

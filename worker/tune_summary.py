@@ -124,7 +124,7 @@ def _trial(one: Kept, zero: Kept, **given: Any) -> Trial:
         skill_seasonal=average(run.skill_seasonal for run in runs),
         gain=gain,
         gain_interval=gain_interval,
-        splits_won=sum(np.mean(ours[split]) < np.mean(theirs[split]) for split in ours if split in theirs),
+        splits_won=sum(bool(np.mean(ours[split]) < np.mean(theirs[split])) for split in ours if split in theirs),
         seconds=sum(run.seconds for run in runs),
         **given,
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from worker.tune_told import Run, Tuned
 
 HOUR_MS = 3_600_000
+BEGIN_MS = 1_577_836_800_000
 SETTINGS = """\
 [model]
 horizon = 3
@@ -36,7 +37,7 @@ horizon = 3
 units = [4]
 lags = 3
 [training]
-epochs = 3
+epochs = 2
 chunk = 24
 closing_epochs = 1
 rate = 0.01
@@ -53,7 +54,7 @@ def waves(days: int = 40, seed: int = 0) -> History:
         series=("A",),
         features=("value",),
         series_index=np.zeros(len(step), np.int64),
-        time_ms=step * HOUR_MS,
+        time_ms=BEGIN_MS + step * HOUR_MS,
         values=values[:, None],
         present=np.ones((len(step), 1), np.bool_),
     )
