@@ -30,13 +30,23 @@ Range = tuple[int, int]  # steps of the sequences' clock: begin, and end
 class Windows:
     """Windows over a range of recent steps, all of them, and over one of old steps, `old_windows` of them."""
 
-    def __init__(self, sequences: Sequences, chunk: int, recent: Range, old: Range = (0, 0), passes: int = 1) -> None:
+    def __init__(
+        self,
+        sequences: Sequences,
+        chunk: int,
+        recent: Range,
+        old: Range = (0, 0),
+        passes: int = 1,
+        *,
+        least_steps: int = LEAST_STEPS,
+    ) -> None:
         """`passes`: how often an epoch goes over the recent steps, each time with another phase of the chunks."""
         self._sequences = sequences
         self._usable = np.asarray(sequences.known.any(axis=2), np.bool_)  # (S, T)
         self._chunk = chunk
         self._burn_in = max(1, chunk // 2)  # RECIPE: 24 steps for a chunk of 48
         self._recent, self._old, self._passes = recent, old, passes
+        self._least_steps = least_steps
         self.old_windows = 0
 
     def recent_windows(self) -> int:
@@ -62,7 +72,7 @@ class Windows:
         No batch holds more than `batch_lanes` windows.
         """
         count = len(lanes.series)
-        steps = min(max(LEAST_STEPS, -(-count // BATCH_WINDOWS)), MOST_STEPS)
+        steps = min(max(self._least_steps, -(-count // BATCH_WINDOWS)), MOST_STEPS)
         steps = min(count, max(steps, -(-count // batch_lanes)))
         for which in np.array_split(rng.permutation(count), steps) if count else ():
             yield lanes.batch(self._sequences, which, 0, self._burn_in), False

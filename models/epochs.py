@@ -2,7 +2,7 @@
 
 `train` makes a version of whole series whose state is carried on, from segment to segment across epochs (the fit).
 `retrain` makes one of windows of recent and of old data, from an incumbent's weights or fresh ones. `update` is the
-plain one: so many steps over windows, which nothing stops early.
+plain one: so many passes over windows, which nothing stops early.
 """
 
 from __future__ import annotations
@@ -167,19 +167,21 @@ def update(
     windows: Windows,
     settings: TrainingSettings,
     weights: Weights,
-    steps: int,
+    passes: int,
 ) -> Updated:
-    """Weights after `steps` gradient steps over windows from `weights` on, at the rate of the settings.
+    """Weights after so many passes over windows from `weights` on, at the rate of the settings.
 
     Raises:
         DataError: the windows hold no label.
     """
     started = time.monotonic()
     trainer = Trainer(architecture, sequences, settings, weights)
-    epoch = _drawn(trainer, windows, settings, np.random.default_rng(settings.seed), steps)
+    epoch = _drawn(trainer, windows, settings, np.random.default_rng(settings.seed))
     loss = 0.0
-    while math.isfinite(loss) and trainer.moments.steps < steps:
+    for _ in range(passes):
         loss = epoch(settings.rate)
+        if not math.isfinite(loss):
+            break
     wrong = "" if math.isfinite(loss) and trainer.moments.finite() else f"exploded: the loss became {loss}"
     return Updated(trainer.moments.as_arrays(architecture), trainer.moments.steps, time.monotonic() - started, wrong)
 

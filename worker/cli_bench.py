@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from worker.cli_accuracy import accuracy
+
 if TYPE_CHECKING:
     from worker.session import Session
 
@@ -21,6 +23,9 @@ COLUMNS = {
 @click.group()
 def bench() -> None:
     """Measure this installation."""
+
+
+bench.add_command(accuracy)
 
 
 @bench.command()

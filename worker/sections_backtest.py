@@ -18,10 +18,13 @@ DAY_MS = 86_400_000
 class UpdateSettings(Section):
     """The plain update."""
 
-    about: ClassVar[str] = "The plain update of `killick backtest --gate off`: so many steps, live at once, unjudged."
+    about: ClassVar[str] = "The plain update of `killick backtest --gate off`: so many passes, live at once, unjudged."
 
-    rate: float = Field(default=5e-4, ge=1e-8, le=1, description="learning rate (Adam)")
-    steps: int = Field(default=30, ge=1, le=100_000, description="gradient steps")
+    rate: float = Field(default=1e-3, ge=1e-8, le=1, description="learning rate (Adam)")
+    passes: int = Field(default=4, ge=1, le=10_000, description="how often all recent data is gone over")
+    windows: int = Field(
+        default=56, ge=1, le=65_536, description="most windows of one step: a burn-in and a chunk each"
+    )
     recent: PositiveLength = Field(
         default=Duration(28 * DAY_MS), description="how much of the newest data counts as recent"
     )
