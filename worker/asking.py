@@ -1,9 +1,9 @@
 """Asks for retraining without any drift: at least so often, after so many new pairs, and while skill is low.
 
 Time and pairs count from the last request that was made here, whatever its trigger, and from the incumbent's last
-training. Skill is compared with the best that the version had since it began to answer: as long as its error, as a
-share of persistence's, is too far above the least, it is asked for again after each cool-down. That is no test: weeks
-differ by chance, and no share of false alarms is held to here, as that of a drift is.
+training. Skill is compared with the best week of the last year, whichever version answered then: as long as the error,
+as a share of persistence's, is too far above the least, it is asked for again after each cool-down. That is no test:
+weeks differ by chance, and no share of false alarms is held to here, as that of a drift is.
 What was asked last and the request move in one call: a restart asks for nothing twice.
 """
 
@@ -31,6 +31,8 @@ SKILL = "skill"  # the trigger of what is asked for while skill is low
 LEAST_ERROR = 1e-6  # of persistence's: below it no error is told from none
 KEPT_VERSIONS = 20
 DAY_MS = 86_400_000
+MONTH_MS = 30 * DAY_MS
+REMEMBERED_MONTHS = 12
 
 
 class Asked(msgspec.Struct):
@@ -41,8 +43,7 @@ class Asked(msgspec.Struct):
     version: int | None = None  # that answered when somebody looked last
     trained_ms: int | None = None  # event time up to which it knew data, or from which it was looked at
     pairs: dict[int, int] = msgspec.field(default_factory=dict)  # by version, at the last request while it answered
-    best: float | None = None  # skill of that version since it began to answer, where it is asked about
-    best_ms: int = 0  # event time of it
+    bests: dict[int, tuple[float, int]] = msgspec.field(default_factory=dict)  # by month: best skill, event time of it
     format: int = FORMAT
 
 
@@ -96,9 +97,8 @@ class Asking:
         asked = self._asked
         if asked.version != seen.version:
             known = seen.clock_ms if seen.trained_ms is None else min(seen.trained_ms, seen.clock_ms)
-            asked.version, asked.trained_ms, asked.best = seen.version, known, None
-        if self._skill_drop and seen.skill is not None and (asked.best is None or seen.skill > asked.best):
-            asked.best, asked.best_ms = seen.skill, seen.clock_ms
+            asked.version, asked.trained_ms = seen.version, known
+        self._keep_best(seen)
         if seen.drifts > asked.drifts and seen.drifted_ms is not None:
             self._note(seen, max(seen.drifted_ms, asked.asked_ms or seen.drifted_ms))
         asked.drifts = seen.drifts
@@ -109,6 +109,16 @@ class Asking:
         if state != self._stored:
             self._store.change("asking", self._revision, state, [] if request is None else [request])
             self._revision, self._stored = self._revision + 1, state
+
+    def _keep_best(self, seen: Seen) -> None:
+        """The best skill of each of the last months; what is older is let go."""
+        if not self._skill_drop or seen.skill is None:
+            return
+        bests, month = self._asked.bests, seen.clock_ms // MONTH_MS
+        if month not in bests or seen.skill > bests[month][0]:
+            bests[month] = (seen.skill, seen.clock_ms)
+        for old in [at for at in bests if at <= month - REMEMBERED_MONTHS]:
+            del bests[old]
 
     def _note(self, seen: Seen, at_ms: int) -> None:
         """A request was made."""
@@ -126,7 +136,7 @@ class Asking:
         goal, fell = seen.goal, self._fell(seen)
         if fell and seen.clock_ms - since_ms >= max(1, self._cooldown_ms):
             trigger, why, goal = SKILL, fell, "restore"
-            evidence |= {"skill": seen.skill, "best": self._asked.best}
+            evidence |= {"skill": seen.skill, "best": max(self._asked.bests.values())[0]}
         elif self._every_ms and seen.clock_ms - since_ms >= self._every_ms:
             days = f"{(seen.clock_ms - since_ms) / DAY_MS:.3g} days, limit {self._every_ms / DAY_MS:.3g}"
             trigger, why = "schedule", f"nothing was asked for, and nothing learned, for {days} (retraining.every)"
@@ -138,15 +148,16 @@ class Asking:
 
     def _fell(self, seen: Seen) -> str:
         """How far skill is below its best, in words; "" where it is not too far."""
-        best, skill = self._asked.best, seen.skill
-        if not self._skill_drop or best is None or skill is None or skill >= best:
+        skill = seen.skill
+        if not self._skill_drop or skill is None:
             return ""
+        best, best_ms = max(self._asked.bests.values())
         least, error = max(LEAST_ERROR, 1.0 - best), 1.0 - skill  # as shares of persistence's MSE
         rise = error / least - 1.0
         if rise <= self._skill_drop:
             return ""
         return (
-            f"the week's skill is {skill:.3f}, and was {best:.3f} on {rfc3339(self._asked.best_ms)[:10]}: "
+            f"the week's skill is {skill:.3f}, and was {best:.3f} on {rfc3339(best_ms)[:10]}: "
             f"{rise:.0%} more error beside persistence's, limit {self._skill_drop:.0%} (retraining.skill_drop)"
         )
 

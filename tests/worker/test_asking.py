@@ -186,16 +186,16 @@ def test_it_is_asked_again_while_skill_stays_low(client: Client) -> None:
     assert len(requests(client)) == 3
 
 
-def test_the_best_is_that_of_the_version_that_answers(client: Client) -> None:
-    """Of another version it is counted anew, and when it answers again, too; below persistence it works alike."""
+def test_the_best_is_that_of_the_last_year_whoever_answered(client: Client) -> None:
+    """An update that only stopped the fall does not end the asking; a year that went by does."""
     asking = Asking(ModelStore(client, "m", "one"), 0, 0, 0.2)
     asking.open()
-    for day, version, skill in ((1, 1, 0.9), (2, 2, 0.1), (3, 1, 0.1), (4, 1, 0.0), (5, 2, -0.5), (6, 2, -0.7)):
+    told = ((1, 1, 0.9), (2, 1, 0.1), (9, 2, 0.1), (9.5, 2, 0.1), (10, 3, 0.895), (395, 3, -0.5), (396, 3, -0.7))
+    for day, version, skill in told:
         asking.look(replace(AT, version=version, clock_ms=days(day), trained_ms=None, skill=skill), NOW_MS)
-    assert requests(client) == []
-    for day, skill in ((7, -0.9), (8, 1.0), (9, 0.99)):
-        asking.look(replace(AT, version=2, clock_ms=days(day), trained_ms=None, skill=skill), NOW_MS)
-    assert [one.evidence["best"] for one in requests(client)] == [-0.5, 1.0]
+    assert [(one.evidence["version"], one.evidence["best"]) for one in requests(client)] == [(1, 0.9), (2, 0.9)]
+    asking.look(replace(AT, version=3, clock_ms=days(397), trained_ms=None, skill=-0.9), NOW_MS)
+    assert [one.evidence["best"] for one in requests(client)][2:] == [-0.5]
 
 
 def test_without_a_limit_skill_asks_for_nothing(client: Client) -> None:
