@@ -146,7 +146,7 @@ class SpinUp:
         self.observations = 0
         self._ledger = ledger
         self._index = index
-        self._partition = Partition(form, ledger.names() if version.architecture.series else ())
+        self._partition = Partition(form)
         self._at = np.empty(0, np.int64)
         self._blocks: list[Block] = []  # read, not folded yet
         self._place = ""  # in the stream of blocks; empty: nothing was restored yet
@@ -196,22 +196,31 @@ class SpinUp:
         for first, data in self._ledger.series_snapshots([(f, k.offset) for f, k in usable.items() if k.stored]):
             restore_series(partition, first, data)
         self._at = per_slot({first: kept.until for first, kept in usable.items()}, head.chunk_slots, slots)
+        if self.version.architecture.series:
+            self._learn(slots)
         self.position = int(np.minimum(self._at, self.start).min(initial=self.start))
         self._place = block_position(self.position)
 
     def _read(self, until: int) -> bool:
         """Read some blocks more; whether there were any up to `until`."""
-        blocks, self._place = self._ledger.read_blocks(self._place, READ_BLOCKS, until)
+        blocks, place = self._ledger.read_blocks(self._place, READ_BLOCKS, until)
+        if self.version.architecture.series:  # before the place moves: they may fail to come
+            self._learn(1 + max((int(block.slot.max(initial=-1)) for block in blocks), default=-1))
+        self._place = place
         for block in blocks:
             more = int(block.slot.max(initial=-1)) + 1 - len(self._at)  # series that came meanwhile
             if more > 0:
                 self._at = np.append(self._at, np.full(more, -1))
                 self._partition.series.reserve(len(self._at))
-                if self.version.architecture.series:
-                    self._partition.learn(self._ledger.names())
             keep = self._at[block.slot] <= block.start
             self._blocks.append(block if keep.all() else block.take(keep))
         return bool(blocks)
+
+    def _learn(self, slots: int) -> None:
+        """Know the names of so many series at least."""
+        known = len(self._partition.names)
+        if slots > known:
+            self._partition.learn(self._ledger.names(known))
 
     def _fold(self, blocks: Sequence[Block]) -> None:
         for group in by_spans(blocks, self._partition.spans.values()):

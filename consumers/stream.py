@@ -96,9 +96,9 @@ class Partition:
         self.names.append(name)
         return len(self.names) - 1
 
-    def learn(self, names: Sequence[str]) -> None:
-        """Take over the slots that have been given meanwhile; `names` are all of them."""
-        for name in names[len(self.names) :]:
+    def learn(self, names: Iterable[str]) -> None:
+        """Take over the slots that have been given meanwhile, in their order."""
+        for name in names:
             self.add_name(name)
 
     def seat(self, roster: Sequence[Seat], versions: Mapping[int, Version], mark: int | None = None) -> None:

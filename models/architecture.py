@@ -42,6 +42,7 @@ MAX_LAYERS = 8
 MAX_HORIZON = 1024
 MAX_FEATURES = 256
 MAX_SERIES = 256
+MAX_SERIES_CHARS = 200  # as the stream takes them
 MAX_LAGS = 4096
 MAX_PERIOD_STEPS = 1_000_000
 MAX_SQUASH = 100.0
@@ -263,9 +264,22 @@ def _check_features(features: tuple[str, ...], target: str) -> None:
 
 
 def _check_series(series: tuple[str, ...]) -> None:
-    _within("number of series with an input of their own", len(series), 0, MAX_SERIES)
+    if len(series) > MAX_SERIES:
+        raise VersionError(
+            f"{len(series):,} series would have an input each, the limit is {MAX_SERIES}",
+            "fit fewer series, or set network.series = false",
+        )
     if len(set(series)) != len(series):
-        raise VersionError("series repeat a name", "name each once")
+        raise VersionError(f"series {_repeated(series)!r} has more than one input", "name each once")
+    for name in series:
+        if not 1 <= len(name) <= MAX_SERIES_CHARS:
+            raise VersionError(
+                f"the name of a series has {len(name)} characters", f"it must have 1 to {MAX_SERIES_CHARS}"
+            )
+
+
+def _repeated(names: tuple[str, ...]) -> str:
+    return next(name for at, name in enumerate(names) if name in names[:at])
 
 
 def _check_inputs(inputs: Inputs, period_steps: int) -> None:

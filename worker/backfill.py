@@ -207,8 +207,9 @@ class PastReplay:
         filled = [block for block in blocks if len(block)]
         for group in by_spans(filled, self._partition.spans.values()):
             whole = merged(group)
-            if self._version.architecture.series and int(whole.slot.max()) >= len(self._partition.names):
-                self._partition.learn(self._ledger.names())
+            known = len(self._partition.names)
+            if self._version.architecture.series and int(whole.slot.max()) >= known:
+                self._partition.learn(self._ledger.names(known))
             (folded,) = fold([(self._partition, whole)], {self._version.number: self._version})
             begin = 0
             for block in group:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from consumers.past import admitted
 from models.errors import DataError
 from models.sequences import Spans
-from worker.fit import digest
+from worker.fit import digest, with_series
 from worker.tune import Ground
 
 if TYPE_CHECKING:
@@ -37,15 +37,26 @@ def ground_of(
 
     Raises:
         DataError: nothing of it is accepted, or it is too short.
+        VersionError: it has more series than can have an input each, and that is asked for.
     """
     plan = plan_of(settings)
-    block = admitted(history, plan.form)[1].block
+    partition, found = admitted(history, plan.form)
+    block = found.block
     if not len(block):
         raise DataError("the history holds no observation that can be used", "`killick fit` says what is left out")
     steps = int(block.step.max() - block.step.min()) + 1
     held = Spans.by_share(steps, plan.validation, plan.evaluation, settings.model.horizon)
     cut = splits_of(held, splits, settings.model.horizon)
-    return Ground(block, settings, tuple(dimensions), plan_of, cut, held)
+    if plan.series_inputs or "network.series" in {one.key for one in dimensions}:
+        with_series(plan.architecture, partition.names)  # refused before the search, not in it
+
+    def named(wanted: Settings) -> FitPlan:
+        asked = plan_of(wanted)
+        if not asked.series_inputs:
+            return asked
+        return replace(asked, architecture=with_series(asked.architecture, partition.names))
+
+    return Ground(block, settings, tuple(dimensions), named, cut, held)
 
 
 def splits_of(held: Spans, count: int, horizon: int) -> tuple[Spans, ...]:

@@ -35,6 +35,7 @@ SECTIONS: dict[str, type[Section]] = {"model": ModelSettings, "network": Network
 # Settings of [network] and [training] that no search is over by itself, and why; --vary takes them all the same.
 LEFT_ALONE = {
     "network.threads": "says how fast, not how good",
+    "network.series": "for the series of the file alone: whether others come is not known here",
     "training.epochs": "a limit: validation stops the training",
     "training.patience": "a limit: more is never worse, and takes longer",
     "training.closing_epochs": "matters little beside the luck of the seed",

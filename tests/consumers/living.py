@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 CHUNK_SLOTS = 2
 DEPTH_STEPS = 10
 _ONE = architecture_of()
-_TWO = architecture_of(form="plain", horizon=2, units=(4, 2), cell="gru")
+# names that other tests' series have, in another order than their slots, and not all of them
+_TWO = architecture_of(form="plain", horizon=2, units=(4, 2), cell="gru", series=("s3", "d", "s0", "zz", "a", "s1"))
 VERSIONS = {1: Version(1, _ONE, NumpyScanner(_ONE, 1)), 2: Version(2, _TWO, NumpyScanner(_TWO, 2))}
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = {
     1: architecture_of(),
-    2: architecture_of(units=(4, 2), cell="gru", horizon=2),
+    2: architecture_of(units=(4, 2), cell="gru", horizon=2, series=("s2", "s9", "s0")),
     3: architecture_of(form="plain"),
     4: architecture_of(units=(5,)),
 }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 HOUR_MS = FORM.interval_ms
 _CORRECTION = architecture_of()
-_PLAIN = architecture_of(form="plain", horizon=2, cell="gru", units=(4, 2))
+_PLAIN = architecture_of(form="plain", horizon=2, cell="gru", units=(4, 2), series=("c", "other", "a", "e"))
 _SEASON = architecture_of(form="season", horizon=9, transform="log")
 _DRAWN_IN = architecture_of(transform="yeo-johnson", transform_lambda=0.25, horizon=3)
 VERSIONS = {

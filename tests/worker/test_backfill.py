@@ -30,7 +30,7 @@ SIZE = 8
 SERIES = 4
 FIRST_STEP = 100
 JOIN = 20  # the block before which version 2 joins
-_THREE = architecture_of(horizon=3)
+_THREE = architecture_of(horizon=3, series=("s2", "late", "s0"))
 THIRD = Version(3, _THREE, NumpyScanner(_THREE, 3))
 
 
