@@ -169,7 +169,7 @@ def update(
     weights: Weights,
     passes: int,
 ) -> Updated:
-    """Weights after so many passes over windows from `weights` on, at the rate of the settings.
+    """Weights after so many passes over windows from `weights` on; the rate falls from that of the settings towards 0.
 
     Raises:
         DataError: the windows hold no label.
@@ -178,8 +178,8 @@ def update(
     trainer = Trainer(architecture, sequences, settings, weights)
     epoch = _drawn(trainer, windows, settings, np.random.default_rng(settings.seed))
     loss = 0.0
-    for _ in range(passes):
-        loss = epoch(settings.rate)
+    for done in range(passes):
+        loss = epoch(settings.rate * (1.0 - done / passes))
         if not math.isfinite(loss):
             break
     wrong = "" if math.isfinite(loss) and trainer.moments.finite() else f"exploded: the loss became {loss}"

@@ -29,7 +29,7 @@ HOURLY: dict[str, Any] = {
 QUARTERLY: dict[str, Any] = {
     "model": {"horizon": LEADS[-1], "interval": "15min"},
     "network": {"missing": False, "series": True, "season_lags": list(range(8, 96, 8))},
-    "training": {"validation": 0.2},
+    "training": {"validation": 0.2, "chunk": 96},
 }
 
 Published = dict[str, tuple[float, float, float]]  # by method: MSE, mean over leads 1…H, H = 1, 24, 48

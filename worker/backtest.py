@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from models.errors import DataError
 from models.times import rfc3339
@@ -76,18 +76,24 @@ def backtest(scene: Scene, wishes: Wishes, stream: TextIO) -> Backtested:
         signs = iter(folder / f"{number}.done" for number in range(len(wishes.seeds) + len(runs)))
         found = work.run("fitting", fit_one, [(scene, seed, next(signs)) for seed in wishes.seeds])
         first = dict(zip(wishes.seeds, found, strict=True))
-        calls = [
-            (scene, policy, first[seed], seed, wishes.leads, next(signs), _part(folder, wishes, policy, seed))
+        calls: list[tuple[Any, ...]] = [
+            (run_one, scene, policy, first[seed], seed, wishes.leads, next(signs), _part(folder, wishes, policy, seed))
             for seed, policy in runs
         ]
-        made = work.run("streaming", run_one, calls)
-        (beside,) = work.run("baselines", baselines_of, [(scene, wishes.leads)])
+        calls.insert(1, (baselines_of, scene, wishes.leads))
+        made = work.run("streaming", _call, calls)
+        beside: dict[str, ScoreSet] = made.pop(1)
         if wishes.forecasts is not None:
             parts = [_part(folder, wishes, policy, seed) for policy in wishes.policies for seed in wishes.seeds]
             merge([part for part in parts if part is not None], wishes.forecasts)
     by_key = {(run.policy, run.seed): run for run in made}
     ordered = [by_key[policy.name, seed] for policy in wishes.policies for seed in wishes.seeds]
     return _told(scene, wishes, [first[seed].seconds for seed in wishes.seeds], beside, ordered)
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """One of several kinds of tasks that go side by side."""
+    return function(*arguments)
 
 
 def fit_one(scene: Scene, seed: int, sign: Path) -> First:

@@ -27,6 +27,7 @@ class UpdateRules:
     rate: float
     passes: int  # over the recent data
     windows: int  # of one gradient step, at most
+    chunk: int
     recent_steps: int
     recent_share: float
 
@@ -52,7 +53,7 @@ class Scene:
         """How a plain update is made."""
         update, interval_ms = self.settings.update, self.settings.interval_ms
         recent = max(1, update.recent.ms // interval_ms)
-        return UpdateRules(update.rate, update.passes, update.windows, recent, update.recent_share)
+        return UpdateRules(update.rate, update.passes, update.windows, update.chunk, recent, update.recent_share)
 
     @property
     def architecture(self) -> Architecture:

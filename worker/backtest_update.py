@@ -113,8 +113,8 @@ class Material:
         end = sequences.steps
         begin = max(0, end - rules.recent_steps)
         recent, old = ((begin, end), (0, begin)) if old_end is None else ((0, 0), (0, end))
-        windows = Windows(sequences, settings.chunk, recent, old, least_steps=1)
-        fresh = Windows(sequences, settings.chunk, (begin, end)).recent_windows()
+        windows = Windows(sequences, rules.chunk, recent, old, least_steps=1)
+        fresh = Windows(sequences, rules.chunk, (begin, end)).recent_windows()
         share = rules.recent_share if old_end is None else 0.0
         windows.old_windows = round(fresh * (1.0 - share) / rules.recent_share) if old[1] else 0
         seed = (settings.seed + SEED_STRIDE * number) % 2**31
