@@ -34,7 +34,7 @@ PATIENCE_S = 300.0
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with settings and a history."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "killick.toml").write_text(SETTINGS)
+    (tmp_path / "killick.toml").write_text(SETTINGS.replace("rate = 0.01", "rate = 0.00001"))  # all others are better
     (tmp_path / "waves.csv").write_text(as_csv(waves()))
     return tmp_path
 
@@ -111,6 +111,7 @@ def test_a_tuning_killed_twice_loses_and_doubles_nothing(folder: Path) -> None:
 def test_the_ranking_and_what_to_paste_are_printed(folder: Path) -> None:
     """Called again without --json on an ended study: a table, sentences, and TOML that `config check` takes."""
     told = called(folder)
+    assert "rate = " in told.toml
     shown = CliRunner().invoke(cli.killick, ["tune", "waves.csv", *SMALL, *VARY, "--no-prune", "--report", "page.html"])
     assert shown.exit_code == 0, shown.output
     for said in ("best       trial", "sure?", "check", "cost       16 trainings", "3 trials are kept from before"):
