@@ -203,7 +203,7 @@ def words(compared: Compared) -> str:
     return f"""\
 Killick's training comes to {ours["share_of_published"]:.0%} of the published error ({half}) and takes {time} than the
 recipe: {told["ratio"]:.2f} of its time, {told["ratio_worst"]:.2f} at worst.{short}
-Both train the same network, two LSTM layers of 20 and a dense head, on the same samples, each seen once. In Killick's
-every step of a wave has labels, batches are larger, values are standardised, and the rate starts high and falls.
+Both train the same network, two LSTM layers of 20 and a dense head, on the same samples and labels, each used once. In
+Killick's training values are standardised, batches are larger, and the rate starts higher and falls.
 Seconds are medians over seeds. The recipe is plain Keras on TensorFlow as it starts, with all processors; Killick's
 training is pinned to threads: {compared.threads}."""

@@ -14,7 +14,16 @@ from rich.console import Console
 from worker import cli, damped_keras, damped_training
 from worker.cli_bench import bench
 from worker.damped_sine import Compared, Pair, Turn, as_object, table_by_seed, table_of_both, words
-from worker.damped_waves import HORIZON, SEEN, Trained, draw_waves, mean_absolute_error, samples_of
+from worker.damped_waves import (
+    HORIZON,
+    PUBLISHED_MAE,
+    SAMPLES,
+    SEEN,
+    Trained,
+    draw_waves,
+    mean_absolute_error,
+    samples_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,16 +60,18 @@ def test_no_wave_is_both_trained_on_and_tested() -> None:
     assert not np.array_equal(training, other)
 
 
-def test_labels_are_the_next_five_values_of_the_wave() -> None:
-    """At every step, lead by lead; nothing behind a sample's 55 steps is there to be used."""
+def test_labels_are_the_last_five_values_of_the_wave() -> None:
+    """As in the recipe: of the last step seen, and of no other."""
     waves = draw_waves(1, 0, 7)
     sequences = damped_training.sequences_of_waves(waves, 0.25, 2.0)
+    level = np.float32(0.25)
     for wave in range(7):
         for step in range(SEEN):
-            assert sequences.inputs[wave, step, 0] == (waves[wave, step] - np.float32(0.25)) / 2.0
-            for lead in range(1, HORIZON + 1):
-                assert sequences.targets[wave, step, lead - 1] == (waves[wave, step + lead] - np.float32(0.25)) / 2.0
-    assert sequences.known.all()
+            assert sequences.inputs[wave, step, 0] == (waves[wave, step] - level) / 2.0
+        for lead in range(1, HORIZON + 1):
+            assert sequences.targets[wave, SEEN - 1, lead - 1] == (waves[wave, SEEN - 1 + lead] - level) / 2.0
+    assert sequences.known[:, SEEN - 1].all()
+    assert not sequences.known[:, : SEEN - 1].any()
 
 
 @pytest.mark.parametrize("train", TRAININGS)
@@ -95,13 +106,12 @@ def test_our_training_passes_over_every_wave_once() -> None:
     assert sorted(np.concatenate(batches).tolist()) == list(range(1_000))
 
 
-def test_our_training_learns() -> None:
-    """A quarter of the samples brings the error well below that of saying the mean."""
-    training, test = samples_of(1, 2_560)
-    trained = damped_training.train_as_killick(training, test, 1)
-    of_the_mean = mean_absolute_error(np.full((1_000, 5), training.mean(), np.float32), test)
-    assert trained.forecasts.shape == (1_000, 5)
-    assert mean_absolute_error(trained.forecasts, test) < 0.4 * of_the_mean
+def test_our_training_reaches_less_than_half_of_the_published_error() -> None:
+    """One pass over the 10,000 samples is enough, on a seed that no setting was chosen by."""
+    training, test = samples_of(11, SAMPLES)
+    trained = damped_training.train_as_killick(training, test, 11)
+    assert trained.steps == 157
+    assert mean_absolute_error(trained.forecasts, test) < PUBLISHED_MAE / 2
 
 
 def test_the_command_takes_turns_and_gives_all_figures_as_json() -> None:
