@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from models.errors import DataError
+from models.errors import DataError, VersionError
 from models.learning import EXPLODED
 from worker.executors import TrainingError
 from worker.tune_figures import deviation_of, mean_of
@@ -104,7 +104,7 @@ class Search:
         """Bring all trials and the check to their ends.
 
         Raises:
-            DataError: the settings as they are can't be trained on this data.
+            DataError, VersionError: the settings as they are can't be trained on this data.
             TrainingError: a process died that trained them.
         """
         while True:
@@ -262,7 +262,7 @@ class Search:
         """Keep what a job came to."""
         try:
             run = future.result()
-        except DataError as error:
+        except (DataError, VersionError) as error:
             if job.trial == 0 or job.split == CHECK:
                 raise
             self._refused[job] = str(error)

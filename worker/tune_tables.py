@@ -42,8 +42,8 @@ def show(told: Tuned, console: Console) -> None:
     console.print(ranking(told))
     for line in sentences(told):
         say(line)
-    if told.toml:
-        say("\n# for killick.toml\n" + told.toml)
+    if promising(told):
+        say("\n# for killick.toml, each line under its heading\n" + told.toml)
 
 
 def ranking(told: Tuned) -> Table:
@@ -104,6 +104,15 @@ def advice(told: Tuned) -> str:
     if best.number == 0:
         return "keep the settings as they are: none of the others is better"
     return _whether(judge)
+
+
+def promising(told: Tuned) -> bool:
+    """Whether there is something to paste: what the best changes, unless it was seen to do no good."""
+    best = next((one for one in told.trials if told.ranking and one.number == told.ranking[0]), None)
+    if best is None or not told.toml:
+        return False
+    judge = best if told.check is None else told.check
+    return judge.gain is None or judge.gain > 0
 
 
 def _whether(judge: Trial | Check) -> str:

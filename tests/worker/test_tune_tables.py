@@ -68,7 +68,9 @@ def test_all_that_matters_is_said() -> None:
 )
 def test_the_advice_is_the_checks(gain: float, interval: tuple[float, float] | None, skill: float, said: str) -> None:
     """What to do follows from the span that the search has not seen, and persistence comes before all."""
-    assert said in advice(judged(gain, interval, skill))
+    told = judged(gain, interval, skill)
+    assert said in advice(told)
+    assert (told.toml in printed(told)) == (gain > 0)
 
 
 def test_without_a_check_the_advice_says_on_what_it_rests() -> None:
