@@ -8,7 +8,7 @@ from worker.backtest_judged import ALWAYS, FROZEN
 from worker.report_backtest_figures import by_cost
 from worker.report_backtest_scores import named, with_deviation
 from worker.report_html import Html, number, section, table, tag
-from worker.report_numbers import NONE, clock_words, figure, step_words
+from worker.report_numbers import MINUS, NONE, clock_words, figure, step_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def runs(judging: Judging) -> Html:
 
 
 def _share(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:.0f} %"
+    return NONE if value is None else f"{100 * value:.0f} %".replace("-", MINUS)
 
 
 def _count(value: float | None) -> str:

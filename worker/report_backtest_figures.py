@@ -152,7 +152,7 @@ def spared(judging: Judging) -> Figure | None:
         traces.append(line([_date(day) for day in days], y, name, color, dash, hover=hover))
     if len(near) < 2:
         return None
-    reach = FAR * (max(near) - min(near))
+    reach = max(near) - min(near)
     near += [v for trace in traces for v in trace["y"] if min(near) - reach <= v <= max(near) + reach]
     return framed(traces, HIGH, x={"type": "date", "range": _ends(judging)}, y={
         "title": {"text": "error spared so far"}, "zeroline": True, "zerolinewidth": 2, "range": span_of(near),

@@ -138,7 +138,7 @@ def series(judging: Judging, pictures: Pictures) -> Html:
     half = _half(judging)
     return section(
         "By series",
-        tag("p", f"{half} {picked}A series with a share of the error that is large decides what the mean says."),
+        tag("p", f"{half} what the mean says. {picked}".strip()),
         pictures.place("by_series", drawn,
             "Dots of skill against persistence of each series, by way to forecast; the tables have the numbers.",
             "Each series with every way to forecast; those with most of the error come first."),
@@ -156,10 +156,10 @@ def _half(judging: Judging) -> str:
         total, count = total + share, count + 1
         if total >= 0.5:
             break
-    names = ", ".join(name for name, _ in judging.loudest[:count])
-    verb = "makes" if count == 1 else "make"
-    told = names if count <= 3 else counted(count, "series", "series")
-    return f"{told} of {len(judging.loudest):,} {verb} {100 * total:.0f} % of all squared error."
+    names = " and ".join(name for name, _ in judging.loudest[:count])
+    told = names if count <= 2 else counted(count, "series", "series")
+    of = f"{'alone, ' if count == 1 else ''}of {len(judging.loudest):,} series, {'makes' if count == 1 else 'make'}"
+    return f"{told}, {of} {100 * total:.0f} % of all squared error: {'it decides' if count == 1 else 'they decide'}"
 
 
 def _by_series(

@@ -84,9 +84,8 @@ def plain_words(judging: Judging) -> str:
             "and has to be trained."
         )
     if faced is not None and judged.advice == "undecided":
-        side = "lead" if faced.share >= 0 else "lag"
-        name = spoken(judged.lstm)
-        return f"{name[0].upper()}{name[1:]} makes {against}: a {side} that may be luck. What is simpler costs less."
+        simpler = "what is simpler costs less" if faced.share >= 0 else "and has to be trained"
+        return f"The best LSTM, {spoken(judged.lstm)}, makes {against}, which may be luck; {simpler}."
     if judged.advice == "updating" and judged.against_frozen is not None:
         head = f"Update {_named(judged.chosen)}: {less_words(judged.against_frozen.share)} error than the frozen LSTM"
         return f"{head}{_cost_words(judging)}{'; ' + against if against else ''}."
@@ -110,7 +109,8 @@ def _cost_words(judging: Judging) -> str:
     one = judging.standing(judging.judged.chosen)
     if one is None or one.name == ALWAYS or one.gain_share is None or one.compute_share is None:
         return ""
-    return f", {share_words(one.gain_share)} of what always gains for {share_words(one.compute_share)} of its training"
+    gain = "more than always gains" if one.gain_share > 1 else f"{share_words(one.gain_share)} of what always gains"
+    return f", {gain} for {share_words(one.compute_share)} of its training"
 
 
 def more_words(judging: Judging) -> list[str]:

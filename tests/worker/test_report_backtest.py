@@ -235,7 +235,7 @@ def test_errors_that_go_together_leave_no_doubt() -> None:
         (lambda: samples.swapped(never=0.1), "frozen", "never", "Leave the LSTM frozen: no policy that updates"),
         (lambda: samples.swapped(persistence=0.01), "baseline", "persistence", "Take persistence: the best LSTM, "),
         (lambda: samples.swapped(persistence=0.2), "updating", "always", "Update once a day (always): "),
-        (lambda: samples.swapped(persistence=0.15), "undecided", None, "a lag that may be luck"),
+        (lambda: samples.swapped(persistence=0.15), "undecided", None, ", which may be luck; and has to"),
         (lambda: samples.only(["never"]), "lstm", "never", "Take the frozen LSTM: it makes "),
         (lambda: samples.only(["always"]), "lstm", "always", "Update once a day (always): it makes "),
         (lambda: samples.only(["never"], baselines={}), "lstm", "never", "Take the frozen LSTM."),
