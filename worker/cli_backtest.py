@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from models.errors import ConfigError
 from worker.cli_history import moment_ms, of_history, read
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def backtest(
     from worker.backtest_tables import print_tables
 
     chosen = tuple(dict.fromkeys(parse_policy(name) for name in (policies or DEFAULT)))
+    for name, path in (("--report", report), ("--forecasts", forecasts)):
+        _check_folder(name, path)
     settings = session.settings()
     if horizon is not None:
         settings = with_horizon(settings, horizon)
@@ -123,6 +126,16 @@ def backtest(
         click.echo(f"report: {report}", err=True)
     if forecasts is not None:
         click.echo(f"forecasts: {forecasts}", err=True)
+
+
+def _check_folder(name: str, path: str | None) -> None:
+    """Refuse a file that can't be written, before hours of work.
+
+    Raises:
+        ConfigError: its folder is not there, or may not be written to.
+    """
+    if path is not None and not os.access(Path(path).absolute().parent, os.W_OK):
+        raise ConfigError(f"{name} {path}: there is no folder {str(Path(path).parent)!r} to write to", "make it first")
 
 
 def with_horizon(settings: Settings, horizon: int) -> Settings:
