@@ -133,15 +133,7 @@ class Network:
             raise ValueError(f"x {x.shape}, active {active.shape}, carried {carried.shape}: a tile is a multiple of 8")
         if not waves or not tile:
             return np.zeros((waves, tile, self._shape.horizon), np.float32), carried
-        same = (active == active[0]).all(axis=1)
-        steady = waves if same.all() else int(np.argmin(same))
-        turns = [np.int32(steady - steady % TURN)] if steady >= LEAST_STEADY else []
-        compiled = _compiled_scan(self._shape, steady=bool(turns))
-        # called as an operation: what `tf.function` does to its arguments at each call would take .4 ms
-        outputs, after = tf.raw_ops.PartitionedCall(
-            args=[x, active, carried, *turns, *self._weights], Tout=[tf.float32, tf.float32], f=compiled
-        )
-        return outputs.numpy(), after.numpy()
+        return scan_tile(self._shape, self._weights, x, active, carried)
 
     def self_test(self, seed: int = 0) -> None:
         """Return if a lane's bits don't depend on tile, neighbours or cut on this machine; takes about .5 s.
@@ -191,6 +183,28 @@ class Network:
             )
 
 
+def scan_tile(
+    shape: Shape, weights: list[Tensor], x: Float32, active: NDArray[np.bool_], carried: Float32
+) -> tuple[Float32, Float32]:
+    """As `Network.scan`, with weights in the order of `Architecture.weight_shapes()`; of one wave and lane at least."""
+    same = (active == active[0]).all(axis=1)
+    steady = len(active) if same.all() else int(np.argmin(same))
+    turns = [np.int32(steady - steady % TURN)] if steady >= LEAST_STEADY else []
+    outputs, after = call(_compiled_scan(shape, steady=bool(turns)), [x, active, carried, *turns, *weights])
+    return outputs.numpy(), after.numpy()
+
+
+def call(compiled: Tensor, arguments: list[Any]) -> list[Tensor]:
+    """The outputs of a concrete function, one after the other, as of an operation.
+
+    What `tf.function` itself does to its arguments at each call takes .4 ms and more.
+    """
+    found: list[Tensor] = tf.raw_ops.PartitionedCall(
+        args=arguments, Tout=[output.dtype for output in compiled.outputs], f=compiled
+    )
+    return found
+
+
 @lru_cache(maxsize=128)
 def _compiled_scan(shape: Shape, *, steady: bool) -> Tensor:
     """The compiled scan of all networks of one shape; weights are arguments, so a swap compiles nothing.
@@ -216,7 +230,7 @@ def _compiled_scan(shape: Shape, *, steady: bool) -> Tensor:
 def scan_waves(  # noqa: PLR0913 - tensors of one scan
     shape: Shape,
     x: Tensor,
-    active: Tensor,
+    active: Tensor | None,
     carried: Tensor,
     weights: list[Tensor],
     fresh: Tensor | None = None,
@@ -227,40 +241,34 @@ def scan_waves(  # noqa: PLR0913 - tensors of one scan
     """Outputs `(W, T, H)` and carried state `(T, S)` as tensors; to be called inside a `tf.function`.
 
     `weights` are in the order of `Architecture.weight_shapes()`. Training alone uses `fresh` (W, T), the
-    waves before which a lane's state is zeroed, and `masks`, one a layer; forecasts alone use `steady`.
+    waves before which a lane's state is zeroed, and `masks`, one a layer, and leaves `active` out where all lanes
+    always are; forecasts alone use `steady`.
     """
     layers = [tuple(weights[3 * i : 3 * i + 3]) for i in range(len(shape.units))]
     head_kernel, head_bias = weights[-2:]
     waves, tile = tf.shape(x)[0], tf.shape(x)[1]
-    project, step = (_project_lstm, _step_lstm) if shape.cell == "lstm" else (_project_gru, _step_gru)
-    activate = _ACTIVATIONS[shape.activation]
+    project = _project_lstm if shape.cell == "lstm" else _project_gru
     flat = x if masks is None else x * masks[0].inputs
     flat = tf.reshape(flat, [-1, shape.inputs])  # (W·T, I)
     gates = shape.units[0] * (4 if shape.cell == "lstm" else 3)
     first = tf.reshape(project(flat, *layers[0]), [waves, tile, gates])  # (W, T, G·U): one product for all waves
+    first_at = first.__getitem__
+    if steady is None and (fresh is not None or active is None):
+        # in training: the gradient of a slice is as long as all waves, that of an element is an element
+        first_at = tf.TensorArray(tf.float32, size=waves, element_shape=[None, gates]).unstack(first).read
     tops = tf.TensorArray(tf.float32, size=waves, element_shape=[None, shape.units[-1]])
 
     per_layer = 2 if shape.cell == "lstm" else 1
-
-    def advanced(projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The states after a wave whose lanes are all active."""
-        after: list[Tensor] = []
-        for i, layer in enumerate(layers):
-            state = states[i * per_layer : (i + 1) * per_layer]
-            if i:
-                below = after[-per_layer]
-                projected = project(below if masks is None else below * masks[i].inputs, *layer)
-            hidden = state[0] if masks is None else state[0] * masks[i].hidden
-            after += step(activate, projected, hidden, state, *layer)
-        return tuple(after)
+    advanced = _cells(shape, layers, masks)
 
     def body(wave: Tensor, states: tuple[Tensor, ...], tops: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-        moves = active[wave][:, None]  # (T, 1)
         if fresh is not None:
             states = tuple(tf.where(fresh[wave][:, None], tf.zeros_like(state), state) for state in states)
-        after = advanced(first[wave], states)
+        after = advanced(first_at(wave), states)
         tops = tops.write(wave, after[-per_layer])
-        return wave + 1, tuple(tf.where(moves, new, old) for new, old in zip(after, states, strict=True)), tops
+        if active is not None:
+            after = _where(active[wave], after, states)
+        return wave + 1, after, tops
 
     def turn(wave: Tensor, states: tuple[Tensor, ...], tops: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         part = tf.ensure_shape(first[wave : wave + TURN], [TURN, None, gates])
@@ -271,18 +279,45 @@ def scan_waves(  # noqa: PLR0913 - tensors of one scan
 
     sizes = [units for units in shape.units for _ in range(per_layer)]
     begin, states = tf.constant(0), tuple(tf.split(carried, sizes, axis=1))
-    if steady is not None:
-        start, moves = states, active[0][:, None]
+    if steady is not None and active is not None:
+        start = states
         begin, states, tops = tf.while_loop(
             lambda wave, *_: wave < steady, turn, (begin, states, tops), parallel_iterations=1
         )
-        states = tuple(tf.where(moves, new, old) for new, old in zip(states, start, strict=True))
+        states = _where(active[0], states, start)
     _, states, tops = tf.while_loop(lambda wave, *_: wave < waves, body, (begin, states, tops), parallel_iterations=1)
     seen = tf.reshape(tops.stack(), [-1, shape.units[-1]])  # (W·T, U)
     if shape.head_inputs:
         seen = tf.concat([seen, tf.reshape(x, [-1, shape.inputs])], axis=1)  # (W·T, U + I)
     outputs = tf.matmul(seen, head_kernel) + head_bias
     return tf.reshape(outputs, [waves, tile, shape.horizon]), tf.concat(states, axis=1)
+
+
+def _where(moves: Tensor, after: tuple[Tensor, ...], before: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The states after a wave of those lanes that move `(T,)`, of the others those before it."""
+    return tuple(tf.where(moves[:, None], new, old) for new, old in zip(after, before, strict=True))
+
+
+def _cells(
+    shape: Shape, layers: list[tuple[Tensor, ...]], masks: list[Masks] | None
+) -> Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+    """What a wave makes of the lowest layer's projected inputs `(T, G·U)` and all layers' states."""
+    project, step = (_project_lstm, _step_lstm) if shape.cell == "lstm" else (_project_gru, _step_gru)
+    activate = _ACTIVATIONS[shape.activation]
+    per_layer = 2 if shape.cell == "lstm" else 1
+
+    def advanced(projected: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        after: list[Tensor] = []
+        for i, layer in enumerate(layers):
+            state = states[i * per_layer : (i + 1) * per_layer]
+            if i:
+                below = after[-per_layer]
+                projected = project(below if masks is None else below * masks[i].inputs, *layer)
+            hidden = state[0] if masks is None else state[0] * masks[i].hidden
+            after += step(activate, projected, hidden, state, *layer)
+        return tuple(after)
+
+    return advanced
 
 
 def _project_lstm(x: Tensor, kernel: Tensor, _recurrent: Tensor, bias: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from models.network import Masks, Shape, Tensor, scan_waves
+from models.network import Masks, Shape, Tensor, call, scan_tile, scan_waves
 from models.sequences import Batch, Sequences, Walk
 from models.weights import check_weights
 
@@ -113,7 +113,7 @@ class Trainer:
         self._settings = settings
         self._gain = output_gain(architecture)
         recipe = Recipe.of(architecture, settings)
-        self._step = _compiled_step(recipe)
+        self._recipe = recipe
         self._loss = _compiled_loss(recipe.shape, recipe.loss)
         self.moments = Moments.of(architecture, weights)
 
@@ -132,23 +132,34 @@ class Trainer:
     def step(self, batch: Batch, carried: Float32, rate: float) -> tuple[float, float, Float32]:
         """Sum of losses, number of labels and the state `(B, S)` after one step on a batch."""
         moments = self.moments
-        result = self._step(
+        plain = bool(batch.active.all()) and not batch.fresh[1:].any()
+        if plain:
+            carried = _begun(batch, carried)
+        arguments = [
             *self._data(batch, carried),
-            moments.weights,
-            moments.first,
-            moments.second,
+            *moments.weights,
+            *moments.first,
+            *moments.second,
             np.float32(moments.steps + 1),
             np.float32(rate),
             np.array([self._settings.seed, moments.steps], np.int32),
-        )
-        weights, first, second, total, labels, after = result
-        self.moments = Moments(weights, first, second, moments.steps + 1)
+        ]
+        *moved, total, labels, after = call(_compiled_step(self._recipe, plain=plain), arguments)
+        n = len(moments.weights)
+        self.moments = Moments(moved[:n], moved[n : 2 * n], moved[2 * n :], moments.steps + 1)
         return float(total), float(labels), after.numpy()
 
     def follow(self, batch: Batch, carried: Float32) -> tuple[float, float, Float32]:
         """As `step`, with nothing trained."""
         total, _, labels, after = self._loss(*self._data(batch, carried), self.moments.weights)
         return float(total), float(labels), after.numpy()
+
+    def burn_in(self, batch: Batch, carried: Float32) -> Float32:
+        """The state `(B, S)` after a batch, nothing else."""
+        if batch.fresh[1:].any() or not batch.active.size:
+            return self.follow(batch, carried)[2]
+        start = _begun(batch, carried)
+        return scan_tile(self._recipe.shape, self.moments.weights, batch.inputs, batch.active, start)[1]
 
     def _data(self, batch: Batch, carried: Float32) -> tuple[Float32, ...]:
         return (
@@ -174,11 +185,13 @@ class Trainer:
         for batch, wanted in tour:
             trains = wanted and bool(batch.known.any())
             before = carried[batch.lanes]
-            loss, count, carried[batch.lanes] = self.step(batch, before, rate) if trains else self.follow(batch, before)
-            if trains:
-                total, labels = total + loss, labels + count
-                if not math.isfinite(total) or self.moments.steps == most_steps:
-                    break
+            if not trains:
+                carried[batch.lanes] = self.burn_in(batch, before)
+                continue
+            loss, count, carried[batch.lanes] = self.step(batch, before, rate)
+            total, labels = total + loss, labels + count
+            if not math.isfinite(total) or self.moments.steps == most_steps:
+                break
         return (total / labels if labels else math.nan), int(labels), carried
 
     def evaluate(self, begin: int, end: int) -> float:
@@ -205,6 +218,11 @@ class Trainer:
         return Measured(*(sums[:2] / sums[2]).tolist()) if sums[2] else Measured(math.nan, math.nan)
 
 
+def _begun(batch: Batch, carried: Float32) -> Float32:
+    """The carried state, zero where a lane begins with the batch."""
+    return np.where(batch.fresh[0][:, None], np.float32(0.0), carried)
+
+
 def output_gain(architecture: Architecture) -> Float32:
     """What the network's output is multiplied by, `(H,)`: the gains, or ones in the "plain" form."""
     if not architecture.has_gain:
@@ -212,9 +230,12 @@ def output_gain(architecture: Architecture) -> Float32:
     return np.asarray(architecture.gain, np.float32)
 
 
-@lru_cache(maxsize=32)
-def _compiled_step(recipe: Recipe) -> Callable[..., tuple[Tensor, ...]]:
-    """One step of training as a function: data, weights, moments → weights, moments, loss, labels, state."""
+@lru_cache(maxsize=64)
+def _compiled_step(recipe: Recipe, *, plain: bool) -> Tensor:
+    """One step of training as a function: data, weights, moments → weights, moments, loss, labels, state.
+
+    `plain`: all lanes are always active, and none becomes fresh on its way; equal bits in a third less time.
+    """
 
     def run(  # noqa: PLR0913, PLR0917 - tensors of one step
         x: Tensor,
@@ -234,7 +255,8 @@ def _compiled_step(recipe: Recipe) -> Callable[..., tuple[Tensor, ...]]:
         with tf.GradientTape() as tape:
             tape.watch(weights)
             masks = _dropout_masks(recipe, tf.shape(carried)[0], seed)
-            outputs, after = scan_waves(recipe.shape, x, active, carried, weights, fresh, masks)
+            lanes = (None, None) if plain else (active, fresh)
+            outputs, after = scan_waves(recipe.shape, x, lanes[0], carried, weights, lanes[1], masks)
             total = _loss_sum(recipe.loss, outputs, targets / gain, known)
             labels = tf.reduce_sum(known)
             mean = total / tf.maximum(labels, 1.0)
@@ -252,9 +274,10 @@ def _compiled_step(recipe: Recipe) -> Callable[..., tuple[Tensor, ...]]:
     tensors = [tf.TensorSpec(shape, tf.float32) for shape in recipe.shape.weights]
     scalar = tf.TensorSpec([], tf.float32)
     signature = [*_data_signature(recipe.shape), tensors, tensors, tensors, scalar, scalar]
-    return tf.function(  # type: ignore[no-any-return]
+    compiled = tf.function(
         run, input_signature=[*signature, tf.TensorSpec([2], tf.int32)], jit_compile=False, autograph=False
     )
+    return compiled.get_concrete_function()
 
 
 def _moved(

@@ -13,10 +13,10 @@ from models.choices import ACTIVATIONS, Activation
 from models.epochs import train
 from models.errors import DataError, VersionError
 from models.learning import EpochReport, TrainingSettings
-from models.network import Network, configure
+from models.network import Network, call, configure
 from models.preflight import check_handful, check_initial_loss, check_size, expected_loss, preflight
-from models.sequences import Sequences, Spans, Walk
-from models.training import Moments, Recipe, Trainer, _moved
+from models.sequences import Batch, Sequences, Spans, Walk
+from models.training import Moments, Recipe, Trainer, _compiled_step, _moved
 from models.weights import fresh_weights
 
 HORIZON = 3
@@ -449,3 +449,57 @@ def test_preflight_notices_what_is_wrong() -> None:
     poisoned = replace(sequences, targets=sequences.targets.copy())
     poisoned.targets[0, 200, 0] = np.inf
     assert not check_initial_loss(architecture_of(), poisoned, SPANS.train_end, QUICK).passed
+
+
+def _batch(*, idle: bool, fresh_later: bool) -> Batch:
+    """Eleven lanes of 20 steps, two of which begin with the batch."""
+    rng = np.random.default_rng(0)
+    architecture = architecture_of()
+    active, fresh = np.ones((20, 11), np.bool_), np.zeros((20, 11), np.bool_)
+    fresh[0, [1, 4]] = True
+    active[15:, 3] = not idle
+    fresh[7, 2] = fresh_later
+    horizon = architecture.horizon
+    return Batch(
+        lanes=np.arange(11),
+        inputs=rng.normal(size=(20, 11, architecture.input_size)).astype(np.float32),
+        active=active,
+        fresh=fresh,
+        targets=rng.normal(size=(20, 11, horizon)).astype(np.float32),
+        known=(rng.random((20, 11, horizon)) < 0.8).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_step_on_lanes_that_are_alike_gives_the_bits_of_any_other(cell: str, dropout: float) -> None:
+    """Where all lanes are always active the step is another function; weights, moments, loss and state are equal."""
+    architecture = architecture_of(cell=cell, units=(6, 5))
+    settings = replace(QUICK, dropout=dropout, recurrent_dropout=dropout)
+    trainer = Trainer(architecture, learnable(), settings, fresh_weights(architecture, 1))
+    batch = _batch(idle=False, fresh_later=False)
+    rng = np.random.default_rng(1)
+    for _ in range(3):
+        carried = rng.normal(size=(11, architecture.carried_size)).astype(np.float32)
+        before = trainer.moments
+        flat = [*before.weights, *before.first, *before.second]
+        seed = np.array([settings.seed, before.steps], np.int32)
+        arguments = [*trainer._data(batch, carried), *flat, np.float32(before.steps + 1), np.float32(0.01), seed]
+        *moved, total, labels, after = call(_compiled_step(Recipe.of(architecture, settings), plain=False), arguments)
+        found = trainer.step(batch, carried, 0.01)
+        assert found[:2] == (float(total), float(labels))
+        assert found[2].tobytes() == after.numpy().tobytes()
+        now = trainer.moments
+        for mine, other in zip([*now.weights, *now.first, *now.second], moved, strict=True):
+            assert mine.numpy().tobytes() == other.numpy().tobytes()
+
+
+@pytest.mark.parametrize("idle", [False, True])
+@pytest.mark.parametrize("fresh_later", [False, True])
+def test_a_burn_in_leaves_the_state_that_following_leaves(*, idle: bool, fresh_later: bool) -> None:
+    """Bit for bit, with lanes that end and lanes that begin, at once or on the way."""
+    architecture = architecture_of()
+    trainer = Trainer(architecture, learnable(), QUICK, fresh_weights(architecture, 1))
+    carried = np.random.default_rng(1).normal(size=(11, architecture.carried_size)).astype(np.float32)
+    batch = _batch(idle=idle, fresh_later=fresh_later)
+    assert trainer.burn_in(batch, carried).tobytes() == trainer.follow(batch, carried)[2].tobytes()
