@@ -14,7 +14,7 @@ from consumers import recovery
 from consumers.recovery import Recovery, SpinUp, by_spans
 from consumers.roster import Seat, Span, incumbent_of, reseated, shadows_of
 from models.blocks import empty_block
-from models.errors import LedgerError
+from models.errors import LedgerError, ServiceUnreachable
 from tests.consumers.living import VERSIONS, Live, new_live, recovered, uninterrupted, walks
 from tests.streams import FORM, Stream, cuts_of, stream_of, streams
 
@@ -215,6 +215,42 @@ def test_series_that_come_while_it_runs_are_taken_up(redis_store: Store) -> None
     caught_up(spun, live.at)
     assert len(live.partition.names) == 10
     assert arrays(spun.carried, 10) == whole(live, stream, 30)
+
+
+def test_no_block_is_lost_where_redis_fails_as_names_are_asked_for(
+    redis_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version with an input for each series: whoever calls again gets what one run over all blocks gives."""
+    live = new_live(redis_store, next(_models))
+    stream = stream_of([(f"s{i % (1 + i // 20)}", 100 + i, (float(i % 5), 1.0)) for i in range(120)])
+    live.take(stream, 0, 30)
+    spun = begun(live, 10)
+    live.take(stream, 30, 50)  # a series more before it has read anything
+    names, failed = live.ledger.names, 0
+
+    def failing(begin: int = 0) -> list[str]:
+        nonlocal failed
+        failed += 1
+        if failed % 2:
+            raise ServiceUnreachable("Redis did not answer")
+        return names(begin)
+
+    monkeypatch.setattr(live.ledger, "names", failing)
+    for end in range(50, 121, 10):
+        while True:
+            try:
+                if spun.advance(7, live.at):
+                    break
+            except ServiceUnreachable:
+                continue
+        if end > 50:
+            live.take(stream, end - 10, end)
+    monkeypatch.undo()
+    caught_up(spun, live.at)
+    assert failed >= 6
+    assert len(live.partition.names) == 6
+    assert arrays(spun.carried, 6) == whole(live, stream, 10)
+    assert {"s0", "s1", "s3"} <= set(VERSIONS[2].architecture.series)
 
 
 def test_a_version_starts_where_all_records_were_refused(redis_store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from models.architecture import LATER, Architecture, Inputs
+from models.architecture import LATER, MAX_SERIES, Architecture, Inputs
 from models.errors import VersionError
 
 
@@ -55,6 +55,7 @@ def test_what_was_stored_before_there_were_more_choices_keeps_its_bytes() -> Non
         {"activation": "softsign"},
         {"transform": "log"},
         {"transform": "yeo-johnson", "transform_lambda": 0.25},
+        {"series": ("B", "A", 'Köln \U0001f321 "x"')},
     ],
 )
 def test_a_later_choice_is_written_where_it_is_made(changes: dict[str, object]) -> None:
@@ -161,6 +162,9 @@ def test_shapes_and_counts_of_a_stacked_network_are_those_worked_out_by_hand() -
         ({"transform": "yeo-johnson", "transform_lambda": float("nan")}, "transform_lambda is nan"),
         ({"transform": "yeo-johnson", "transform_lambda": 1.0}, "that changes nothing"),
         ({"transform": "log", "transform_lambda": 0.2}, "only 'yeo-johnson' takes it"),
+        ({"series": ("A", "B", "A")}, "series 'A' has more than one input"),
+        ({"series": ("A", "")}, "a series has 0 characters"),
+        ({"series": ("A", "B" * 201)}, "a series has 201 characters: it must have 1 to 200"),
         ({"form": "season", "period_steps": 1}, "form is 'season' and period_steps is 1"),
         ({"inputs": Inputs(level=False, delta=False, lags=0, calendar=False, missing=False)}, "no inputs"),
     ],
@@ -169,6 +173,19 @@ def test_values_that_can_not_be_run_are_refused_by_name(changes: dict[str, objec
     """A refused architecture names what is wrong with it."""
     with pytest.raises(VersionError, match=says.replace("(", r"\(")):
         sample(**changes)
+
+
+def test_as_many_series_as_there_may_be_have_an_input_each_and_one_more_is_refused() -> None:
+    """Names as long as they may be can be read again; the refusal says how many, the limit and the cure."""
+    names = tuple(f"{number:0>199}\x01" for number in range(MAX_SERIES))
+    most = sample(series=names)
+    assert most.input_size == sample().input_size + MAX_SERIES
+    assert most.weight_shapes()["head.kernel"] == (4 + most.input_size, 3)
+    assert Architecture.from_json(most.to_json()) == most
+    with pytest.raises(VersionError) as refused:
+        sample(series=(*names, "one more"))
+    assert refused.value.message == "257 series would have an input each, the limit is 256"
+    assert refused.value.cure == "fit fewer series, or set network.series = false"
 
 
 def test_json_that_is_no_architecture_is_refused() -> None:
@@ -186,6 +203,8 @@ def test_json_that_is_no_architecture_is_refused() -> None:
         msgspec.json.encode(fields | {"layers": 3}),
         msgspec.json.encode(fields | {"units": ["4"]}),
         msgspec.json.encode(fields | {"units": [True]}),
+        msgspec.json.encode(fields | {"series": [1]}),
+        msgspec.json.encode(fields | {"series": ["A", "A"]}),
         msgspec.json.encode({k: v for k, v in fields.items() if k != "gain"}),
         good.replace(b"0.75", b"1e999"),
         b'{"format":1,"x":' + b"[" * 100_000,

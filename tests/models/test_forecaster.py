@@ -114,6 +114,22 @@ def test_an_input_that_is_switched_off_leaves_the_others_as_they_are(off: str) -
     assert np.array_equal(inputs(some, FORM, rows), inputs(ALL, FORM, rows)[:, kept])
 
 
+@given(streams(most=30), st.permutations(["a", "b", "d", "e", "of no stream", "A"]))
+def test_a_series_has_its_own_input_wherever_its_slot_is(stream: Stream, series: list[str]) -> None:
+    """1 in the column of its name and 0 in all others, at bridged steps too; one of no such name has none."""
+    rows = rows_of(stream)
+    names = list(dict.fromkeys(stream.series))  # by slot
+    known = architecture_of(inputs=Inputs(lags=4, season_lags=(1, 3), squash=2.5), series=tuple(series))
+    assert known.input_names() == (*ALL.input_names(), *(f"series.{name}" for name in series))
+    found = inputs(known, FORM, rows, [*names, "more that come later"])
+    assert found.dtype == np.float32
+    assert found.shape == (len(rows.step), known.input_size)
+    assert found[:, : ALL.input_size].tobytes() == inputs(ALL, FORM, rows).tobytes()
+    for row in range(len(rows.step)):
+        name = names[int(rows.slot[rows.lane[row]])]
+        assert found[row, ALL.input_size :].tolist() == [float(name == column) for column in series]
+
+
 def test_inputs_do_not_see_the_future() -> None:
     """The inputs of an observation are the same bits whether or not others follow it in the batch."""
     stream = stream_of([(name, i, (math.sin(i) * i, float(i % 3))) for i in range(20) for name in "ab"])

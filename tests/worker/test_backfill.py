@@ -29,19 +29,24 @@ BLOCKS = 60
 SIZE = 8
 SERIES = 4
 FIRST_STEP = 100
+LATE = 240  # records before a new series comes
 JOIN = 20  # the block before which version 2 joins
 _THREE = architecture_of(horizon=3, series=("s2", "late", "s0"))
 THIRD = Version(3, _THREE, NumpyScanner(_THREE, 3))
 
 
 def walk() -> Stream:
-    """Two steps of four series a block, some values missing, a gap that is bridged and one that is not."""
+    """Two steps of four series a block, some values missing, a gap that is bridged and one that is not.
+
+    One series ends, and another comes in its place.
+    """
     rng = np.random.default_rng(4)
     rows = []
     for i in range(BLOCKS * SIZE):
         late = 2 * (i > 100) + 9 * (i > 300)
         value = float(rng.normal()) if rng.random() < 0.9 else None
-        rows.append((f"s{i % SERIES}", FIRST_STEP + i // SERIES + late, (value, float(i % 5))))
+        name = "late" if i >= LATE and i % SERIES == 3 else f"s{i % SERIES}"
+        rows.append((name, FIRST_STEP + i // SERIES + late, (value, float(i % 5))))
     return stream_of(rows)
 
 
@@ -83,7 +88,7 @@ def recorded(redis_url: str) -> Iterator[Recorded]:
             live.seat(reseated(live.partition.roster, offset=live.at, step=0, incumbent=1, shadows=(), starts={}))
         live.take(stream, number * SIZE, (number + 1) * SIZE)
         live.publish()
-        live.snapshot([0, 2])
+        live.snapshot([0, 2, 4])
     yield Recorded(live, blocks=list(live.ledger.blocks()))
     client.close()
 
@@ -148,13 +153,41 @@ def test_a_version_that_never_ran_is_folded_from_a_spin_up_before(recorded: Reco
     assert min(int(i[c].min()) for i, c in zip(issued, counted, strict=True) if c.any()) == since_step
 
 
+def test_series_that_come_during_a_replay_have_their_inputs(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The consumer is at work meanwhile: what the replay gives is what one gives that begins when all is there."""
+    monkeypatch.setattr("worker.backfill.MERGED_OBSERVATIONS", SIZE)
+    architecture = architecture_of(horizon=3, series=("newest", "s2", "late", "s0"))
+    version = Version(3, architecture, NumpyScanner(architecture, 3))
+    live = recorded.live
+    replay = PastReplay(live.ledger, recorded.archive, FORM, version).run(FIRST_STEP, DEPTH_STEPS)
+    found = [next(replay)]
+    rows = [(f"s{i % 3}" if i < 12 else "newest", 300 + i, (float(i % 7), 1.0)) for i in range(24)]
+    live.take(stream_of(rows), 0, 24)
+    found += replay
+    whole = recorded.replay(version, FIRST_STEP)
+    assert found[-1].end == live.at
+    assert bits_of(found, 3, FIRST_STEP) == bits_of(whole, 3, FIRST_STEP)
+    assert checks_of(found, 3) == checks_of(whole, 3)
+    assert np.isfinite(found[-1].pairs[3][-9:]).all()
+    partition = Partition(FORM)
+    partition.seat([Seat(3, "shadow", 0, 0)], {3: version})
+    streams = [walk()] * (len(live.takes) - 1) + [stream_of(rows)]
+    plain = []
+    for stream, (first, end, offset) in zip(streams, live.takes, strict=True):
+        admitted = admit(partition, stream.arrivals(first, end, offset - first), max_series=99)
+        plain.append(fold([(partition, admitted.block)], {3: version})[0].block)
+    assert bits_of(found, 3, FIRST_STEP) == bits_of(plain, 3, FIRST_STEP)
+
+
 def test_where_the_history_is_gone_series_state_comes_from_snapshots(recorded: Recorded) -> None:
     """As far as they reach back the bits are the same; before that it is refused, with the reason."""
     live = recorded.live
     sinces = (FIRST_STEP + 122, FIRST_STEP + 124)
     whole = {since: recorded.replay(THIRD, since, 3) for since in sinces}
     live.plan.unpin(2)
-    live.snapshot([0, 2])
+    live.snapshot([0, 2, 4])
     assert live.trim() > 0
     first = next(live.ledger.blocks())
     assert first.start > 350
@@ -172,7 +205,7 @@ def test_a_start_before_the_oldest_snapshot_is_refused(recorded: Recorded) -> No
     """An archive that began late has older blocks than there is series state for."""
     live = recorded.live
     live.plan.unpin(2)
-    live.snapshot([0, 2])
+    live.snapshot([0, 2, 4])
     blocks = [block for block in recorded.blocks if block.start >= 160]
     recorded.archive.write(0, blocks, live.ledger.names(), FORM, gone=160)
     assert live.trim() > 0
