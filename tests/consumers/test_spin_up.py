@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -222,10 +223,11 @@ def test_no_block_is_lost_where_redis_fails_as_names_are_asked_for(
 ) -> None:
     """A version with an input for each series: whoever calls again gets what one run over all blocks gives."""
     live = new_live(redis_store, next(_models))
-    stream = stream_of([(f"s{i % (1 + i // 20)}", 100 + i, (float(i % 5), 1.0)) for i in range(120)])
-    live.take(stream, 0, 30)
-    spun = begun(live, 10)
-    live.take(stream, 30, 50)  # a series more before it has read anything
+    rows = [(f"s{i}", 100 + r, (float((r + i) % 5), 1.0)) for r in range(36) for i in range(1 + r // 6)]
+    stream = stream_of(rows)
+    live.take(stream, 0, 10)
+    spun = begun(live, 0)
+    live.take(stream, 10, 20)  # a series more before it has read anything
     names, failed = live.ledger.names, 0
 
     def failing(begin: int = 0) -> list[str]:
@@ -236,20 +238,18 @@ def test_no_block_is_lost_where_redis_fails_as_names_are_asked_for(
         return names(begin)
 
     monkeypatch.setattr(live.ledger, "names", failing)
-    for end in range(50, 121, 10):
-        while True:
-            try:
-                if spun.advance(7, live.at):
-                    break
-            except ServiceUnreachable:
-                continue
-        if end > 50:
-            live.take(stream, end - 10, end)
+    for begin, end in cuts_of(len(rows), range(20, len(rows), 10)):
+        if begin:
+            live.take(stream, begin, end)
+        done = False
+        while not done:
+            with suppress(ServiceUnreachable):
+                done = spun.advance(7, live.at)
     monkeypatch.undo()
     caught_up(spun, live.at)
     assert failed >= 6
     assert len(live.partition.names) == 6
-    assert arrays(spun.carried, 6) == whole(live, stream, 10)
+    assert arrays(spun.carried, 6) == whole(live, stream, 0)
     assert {"s0", "s1", "s3"} <= set(VERSIONS[2].architecture.series)
 
 
