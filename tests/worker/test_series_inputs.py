@@ -22,10 +22,12 @@ from models.scaling import SeriesState
 from models.sequences import Spans
 from models.times import rfc3339
 from models.weights import fresh_weights, weights_from_bytes, weights_to_bytes
+from tests.worker import test_backtest_run as backtested
 from tests.worker import test_retraining_tasks as retraining
 from tests.worker.test_fit import FORM, HORIZON, HOUR_MS, PLAN
 from tests.worker.tuning import searched, settings_of, wanted_of
 from worker import cli
+from worker.backtest_policies import parse_policy
 from worker.cli_history import plan_of
 from worker.fit import Fitted, fit, observations, prepared
 from worker.retraining_tasks import Lesson, _prepared, judge
@@ -198,6 +200,31 @@ def test_stretches_whose_slots_differ_have_the_right_inputs_and_losses() -> None
     rows = SeriesState(retraining.FORM).look(two.slot, two.step, two.values, two.present)
     alone = inputs(architecture, retraining.FORM, rows, ("c", "a"))
     assert alone[:, -3:].sum() == len(alone)
+
+
+# — a backtest —
+
+
+def test_a_backtest_issues_the_same_forecasts_whatever_the_slots_of_its_series() -> None:
+    """Renumbered, the same series get the same bits; who comes after the fit has no input of its own."""
+    network = backtested.SETTINGS.network.model_copy(update={"series": True})
+    settings = backtested.SETTINGS.model_copy(update={"network": network})
+    there = backtested.everywhere()
+    there[: 24 * (backtested.ONLINE_DAYS + 3), 1] = False
+    block = backtested.block_of(backtested.world(), there)
+    block = block.take(np.flatnonzero(block.present[:, 0]))
+    scene = replace(backtested.scene_of(block), settings=settings)
+    assert scene.architecture.series == ("s0", "s2")
+    first = backtested.first_of(scene)
+    turned = replace(scene, id="turned", block=replace(block, slot=2 - block.slot), names=("s2", "s1", "s0"))
+    assert turned.architecture.series == ("s2", "s0")
+    issued = []
+    for one in (scene, turned):
+        _, found = backtested.play(one, parse_policy("never"), first)
+        rows = zip(found.step.tolist(), found.slot.tolist(), found.forecasts, strict=True)
+        issued.append({(one.names[slot], step): forecasts.tobytes() for step, slot, forecasts in rows})
+    assert issued[0] == issued[1]
+    assert {name for name, _ in issued[0]} == {"s0", "s1", "s2"}
 
 
 # — the commands —
