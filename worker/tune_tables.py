@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from worker.tune_told import Check, State, Tuned
 
 SHOWN = 12  # trials of the table
+LONGEST = 6  # numbers of a list there
 SHOWN_REPEATS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
 SHOWN_SETTINGS = 6  # that matter most
 MINUTE, HOUR = 60, 3_600
@@ -66,7 +67,7 @@ def ranking(told: Tuned) -> Table:
             NONE if one.skill_persistence is None else f"{one.skill_persistence:+.3f}",
             f"{one.seconds / max(1, len(one.runs)):.1f}",
             f"{one.parameters:,}",
-            ", ".join(f"{key.split('.')[1]} {text(value)}" for key, value in one.changed.items()) or "as they are",
+            ", ".join(f"{key.split('.')[1]} {_short(value)}" for key, value in one.changed.items()) or "as they are",
         )
     return table
 
@@ -206,6 +207,13 @@ def _cost(told: Tuned) -> str:
 def _pace(one: Trial) -> float:
     """Mean seconds of a training."""
     return one.seconds / max(1, len(one.runs))
+
+
+def _short(value: object) -> str:
+    """A value for a narrow column: of long lists the ends."""
+    if isinstance(value, list) and len(value) > LONGEST:
+        return f"[{value[0]}, …, {value[-1]}]"
+    return text(value)
 
 
 def _share(gain: float) -> str:
