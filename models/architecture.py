@@ -45,10 +45,17 @@ MAX_SERIES = 256
 MAX_SERIES_CHARS = 200  # as the stream takes them
 MAX_LAGS = 4096
 MAX_PERIOD_STEPS = 1_000_000
+MAX_SEASON_MEAN = 366
 MAX_SQUASH = 100.0
 
 # Fields that came later: they are written only where they say something, so that what is stored keeps its digest.
-LATER: dict[str, Any] = {"activation": "tanh", "transform": "none", "transform_lambda": LAMBDA, "series": ()}
+LATER: dict[str, Any] = {
+    "activation": "tanh",
+    "transform": "none",
+    "transform_lambda": LAMBDA,
+    "series": (),
+    "season_mean": 0,
+}
 
 Float32 = NDArray[np.float32]
 Weights = dict[str, Float32]
@@ -79,7 +86,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     all that is said of the target, inputs included, is said of what `models.transforms` makes of it.
     `activation` is that of a cell's candidate and, in an LSTM, of its output; all that there are have bounds, since
     a memory that is never reset could grow without end. `series` are the names that have an input each, which is 1 for
-    that series and else 0; one of another name has none.
+    that series and else 0; one of another name has none. With `season_mean` D there is an input for k = 0 and each k of
+    `inputs.season_lags`, (mean of x_{t+k-p}, …, x_{t+k-Dp} - x_t)/S: what the time of day is like.
 
     Raises:
         VersionError: a value is outside what this killick can run.
@@ -101,6 +109,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     transform: TransformName = "none"
     transform_lambda: float = LAMBDA
     series: tuple[str, ...] = ()
+    season_mean: int = 0
 
     def __post_init__(self) -> None:
         _check_format(self.format)
@@ -119,6 +128,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         _check_features(self.features, self.target)
         _check_inputs(self.inputs, self.period_steps)
         _check_series(self.series)
+        _within("season_mean", self.season_mean, 0, MAX_SEASON_MEAN)
         if self.form == "season" and self.period_steps == 1:
             raise VersionError("form is 'season' and period_steps is 1", "use 'correction': it is the same there")
         if len(self.gain) != self.horizon:
@@ -139,6 +149,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             names += [f"delta.{feature}" for feature in self.features]
         names += [f"lag.{k}" for k in range(1, chosen.lags + 1)]
         names += [f"season.{k}" for k in chosen.season_lags]
+        names += [f"season_mean.{k}" for k in self.season_mean_lags]
         if chosen.calendar:
             names += ["hour.sin", "hour.cos", "weekday.sin", "weekday.cos"]
         if chosen.missing:
@@ -152,14 +163,19 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         chosen = self.inputs
         per_feature = int(chosen.level) + int(chosen.delta) + int(chosen.missing)
         named = chosen.lags + len(chosen.season_lags) + 4 * int(chosen.calendar) + len(self.series)
-        return per_feature * len(self.features) + named
+        return per_feature * len(self.features) + named + len(self.season_mean_lags)
+
+    @property
+    def season_mean_lags(self) -> tuple[int, ...]:
+        """The leads k for which there is a mean over the last periods as an input."""
+        return (0, *self.inputs.season_lags) if self.season_mean else ()
 
     @property
     def ring_steps_needed(self) -> int:
         """How many steps before the present one the series state must keep for these inputs."""
         chosen = self.inputs
         season = [self.period_steps - k for k in chosen.season_lags]
-        return max([int(chosen.delta), chosen.lags, *season, *self.base_lags])
+        return max([int(chosen.delta), chosen.lags, *season, *self.base_lags, self.season_mean * self.period_steps])
 
     @property
     def base_lags(self) -> tuple[int, ...]:

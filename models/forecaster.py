@@ -111,7 +111,24 @@ def _of_values(architecture: Architecture, form: SeriesForm, rows: Rows) -> list
     if chosen.season_lags:
         back = [form.period_steps - k for k in chosen.season_lags]
         found.append(_differences(rows, back, target, transform) * inverse[:, target, None])
+    if architecture.season_mean:
+        found.append(_season_means(architecture, rows, target, transform) * inverse[:, target, None])
     return found
+
+
+def _season_means(architecture: Architecture, rows: Rows, feature: int, transform: Transform) -> Floats:
+    """The mean of the values at the same time of as many periods as are known, less x_t, as it is seen, `(R, K)`."""
+    leads = np.asarray(architecture.season_mean_lags, np.int64)
+    scale = rows.scale[:, feature, None]
+    total = np.zeros((len(rows.x), len(leads)))
+    count = np.zeros_like(total)
+    for periods in range(1, architecture.season_mean + 1):
+        values, valid = rows.lagged((periods * architecture.period_steps - leads).tolist(), feature)
+        total += np.where(valid, transform.seen(values, scale), 0.0)
+        count += valid
+    now = transform.seen(rows.x[:, feature, None], scale)
+    means: Floats = np.divide(total, count, out=np.repeat(now, len(leads), axis=1), where=count > 0) - now
+    return means
 
 
 def calendar(time_ms: Ints) -> Singles:

@@ -23,12 +23,12 @@ LEADS = (1, 24, 48)
 MONTHS_LEARNED, MONTHS = 150, 600  # days: fitted on so many, of so many in all
 HOURLY: dict[str, Any] = {
     "model": {"horizon": LEADS[-1], "interval": "1h"},
-    "network": {"missing": False, "series": True, "season_lags": list(range(2, 24, 2))},
+    "network": {"missing": False, "series": True, "season_lags": list(range(2, 24, 2)), "season_mean": 14},
     "training": {"validation": 0.2},
 }
 QUARTERLY: dict[str, Any] = {
     "model": {"horizon": LEADS[-1], "interval": "15min"},
-    "network": {"missing": False, "series": True, "season_lags": list(range(8, 96, 8))},
+    "network": {"missing": False, "series": True, "season_lags": list(range(8, 96, 8)), "season_mean": 14},
     "training": {"validation": 0.2, "chunk": 96},
 }
 

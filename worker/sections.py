@@ -279,6 +279,12 @@ class NetworkSettings(Section):
     season_lags: Counts = Field(
         default=(), description="input: the target one period before lead k, for each k here, steps"
     )
+    season_mean: int = Field(
+        default=0,
+        ge=0,
+        le=366,
+        description="input: the target's mean over so many periods, now and at each of season_lags; 0: none",
+    )
     calendar: bool = Field(default=True, description="input: hour and day of the week as sine and cosine")
     missing: bool = Field(default=True, description="input: a mark for each feature that is missing")
     series: bool = Field(default=False, description="input: which of the fit's series it is; for up to 256 of them")

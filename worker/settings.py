@@ -146,6 +146,7 @@ class Settings(BaseSettings):
         """Steps that the scale and the inputs of the [network] section look back on, this one included."""
         season = [self.period_steps - lead for lead in self.network.season_lags]
         season += [self.period_steps - 1] if self.network.form == "season" else []
+        season.append(self.network.season_mean * self.period_steps)
         return 1 + max(1, self.period_steps // 4, self.network.lags, *season)
 
     @property
@@ -233,6 +234,7 @@ class Settings(BaseSettings):
             activation=network.activation,
             transform=network.transform,
             transform_lambda=network.transform_lambda,
+            season_mean=network.season_mean,
         )
 
 

@@ -93,6 +93,8 @@ def table(settings: Settings) -> tuple[Dimension, ...]:
     period, horizon = settings.period_steps, settings.model.horizon
     lags = sorted({0, *(min(MAX_LAGS, max(1, round(period * share))) for share in (0.25, 0.5, 1.0))})
     cycle = [[*range(1, 1 + min(most, period - 1))] for most in (1, 4, horizon)]
+    every = max(1, period // 12)
+    cycle.append([*range(every, period, every)])  # over the whole period
     shares = ("0.0", "0.05", "0.1", "0.2", "0.3")
     penalties = ("0.0", "1e-06", "1e-05", "0.0001", "0.001")
     return (
@@ -110,6 +112,7 @@ def table(settings: Settings) -> tuple[Dimension, ...]:
         _few("network.delta", True, False),
         _few("network.lags", *lags),
         _few("network.season_lags", *_once([[], *cycle])),
+        _few("network.season_mean", 0, 7, 14),
         _few("network.calendar", True, False),
         _few("network.missing", True, False),
         Dimension("network.squash", low=1.0, high=10.0, log=True),

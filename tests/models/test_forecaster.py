@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,6 +113,43 @@ def test_an_input_that_is_switched_off_leaves_the_others_as_they_are(off: str) -
     kept = [ALL.input_names().index(name) for name in some.input_names()]
     assert 0 < len(kept) < ALL.input_size
     assert np.array_equal(inputs(some, FORM, rows), inputs(ALL, FORM, rows)[:, kept])
+
+
+@settings(max_examples=60)
+@given(streams(most=60), st.integers(1, 59), st.sampled_from(["none", "log"]))
+def test_the_mean_over_periods_is_that_of_the_values_at_that_time(stream: Stream, cut: int, transform: str) -> None:
+    """As far back as the series goes, by plain loops; and the same bits however the stream is cut."""
+    periods, leads = 2, (0, 1, 3)
+    wide = msgspec.structs.replace(FORM, ring_steps=1 + periods * FORM.period_steps)
+    chosen = Inputs(level=False, delta=False, lags=0, season_lags=leads[1:], calendar=False, missing=False, squash=2.5)
+    version = architecture_of(inputs=chosen, season_mean=periods, transform=transform)
+    assert version.input_names()[2:] == ("season_mean.0", "season_mean.1", "season_mean.3")
+    rows = rows_of(stream, SeriesState(wide))
+    found = inputs(version, wide, rows)[:, 2:]
+    for row in range(len(rows.step)):
+        lane = np.flatnonzero(rows.lane == rows.lane[row])
+        x = rows.x[lane[np.argsort(rows.wave[lane])], 0]
+        at, scale = int(rows.wave[row]), float(rows.scale[row, 0])
+
+        def seen(value: float, scale: float = scale) -> float:
+            return math.copysign(math.log1p(abs(value) / scale), value) if transform == "log" else value
+
+        unit = 1 / scale if scale > 0 else 0.0
+        if transform == "log" and scale > 0:
+            unit = 1.0 + abs(float(rows.level[row, 0])) / scale
+        for column, lead in enumerate(leads):
+            back = [p * FORM.period_steps - lead for p in range(1, periods + 1)]
+            known = [seen(x[at - k]) for k in back if k <= rows.since[row, 0]] if scale > 0 else []
+            mean = sum(known) / len(known) - seen(x[at]) if known else 0.0
+            assert found[row, column] == pytest.approx(2.5 * math.tanh(mean * unit / 2.5), abs=2e-6, rel=2e-6)
+    names = list(dict.fromkeys(stream.series))
+    slot = np.array([names.index(name) for name in stream.series], np.int64)
+    state, parts = SeriesState(wide), []
+    for piece in (slice(0, cut), slice(cut, None)):
+        looked = state.look(slot[piece], stream.step[piece], stream.values[piece], stream.present[piece])
+        parts.append(inputs(version, wide, looked)[looked.row_of, 2:])
+        state.absorb(looked)
+    assert np.concatenate(parts).tobytes() == found[rows.row_of].tobytes()
 
 
 @given(streams(most=30), st.permutations(["a", "b", "d", "e", "of no stream", "A"]))
