@@ -17,8 +17,9 @@ from worker.report_tune_figures import (
 )
 from worker.report_tune_words import (
     ENDS,
+    NOTHING,
     best_of,
-    changed_words,
+    changes,
     diagnoses,
     pace,
     range_words,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from worker.report_html import Pictures
     from worker.tune_told import Trial, Tuned
 
+MOST_CHANGES, SHOWN_CHANGES = 4, 3  # of a trial: from more than four on, all but three are folded
 MOST_ROWS = 20  # of the ranking; all trials follow at the end
 
 
@@ -108,7 +110,7 @@ def _ranked(told: Tuned, one: Trial) -> list[str]:
         gain = joined([gain, tag("small", f" [{', '.join(ends)}]")])
     return [
         f"{one.number}{sign}",
-        changed_words(one),
+        _changes(told, one),
         error,
         number(one.deviation, NONE if one.deviation is None else f"{one.deviation:.2g}"),
         gain,
@@ -117,6 +119,15 @@ def _ranked(told: Tuned, one: Trial) -> list[str]:
         number(pace(one), clock_words(pace(one))),
         number(one.parameters, f"{one.parameters:,}"),
     ]
+
+
+def _changes(told: Tuned, one: Trial) -> Html:
+    """What a trial changes; what matters less is folded where it is much."""
+    found = changes(told, one)
+    if len(found) <= MOST_CHANGES:
+        return joined([", ".join(found) or NOTHING])
+    rest = tag("details", tag("summary", f"and {len(found) - SHOWN_CHANGES} more"), ", ".join(found[SHOWN_CHANGES:]))
+    return joined([", ".join(found[:SHOWN_CHANGES]), rest])
 
 
 def check(told: Tuned, pictures: Pictures) -> Html:
@@ -216,7 +227,7 @@ def everything(told: Tuned) -> Html:
     rows = [
         [
             f"{one.number}", joined([ENDS[one.state], tag("small", one.words) if one.words else ""]),
-            changed_words(one), diagnoses(one.runs) or NONE, number(one.mse, figure(one.mse)),
+            _changes(told, one), diagnoses(one.runs) or NONE, number(one.mse, figure(one.mse)),
             number(len(one.runs), f"{len(one.runs)}"), number(one.seconds, clock_words(one.seconds)),
         ]
         for one in told.trials

@@ -99,7 +99,7 @@ def _sure_words(told: Tuned, best: Trial) -> str:
     words += f"{counted(len(told.tied), 'other')} can't be told from it"
     cheap = trial_of(told, told.cheapest)
     if cheap is not None and cheap.number != best.number and pace(best) > 0:
-        words += f", of which trial {cheap.number} trains in {100 * pace(cheap) / pace(best):.0f} % of its time"
+        words += f"; trial {cheap.number} is one, and trains in {100 * pace(cheap) / pace(best):.0f} % of its time"
     return f"{words}."
 
 
@@ -113,9 +113,10 @@ def range_words(interval: tuple[float, float]) -> str:
     return f"95 %: {less_interval(*interval)}"
 
 
-def changed_words(one: Trial) -> str:
-    """What a trial changes, as TOML."""
-    return ", ".join(f"{key} = {text(value)}" for key, value in one.changed.items()) or NOTHING
+def changes(told: Tuned, one: Trial) -> list[str]:
+    """What a trial changes, as TOML, what matters most first."""
+    keys = sorted(one.changed, key=lambda key: -told.importance.get(key, 0.0))
+    return [f"{key} = {text(one.changed[key])}" for key in keys]
 
 
 def diagnoses(runs: Sequence[Run]) -> str:

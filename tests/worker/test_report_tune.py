@@ -206,6 +206,18 @@ def test_every_trial_is_listed_with_how_it_ended(read: Read) -> None:
     assert trainings(samples.as_they_are()) == len(told.trials[0].runs) + samples.CHECKED
 
 
+def test_many_changes_are_folded_behind_those_that_matter() -> None:
+    """Of a trial that changes a lot the settings with most importance stand open, and the rest is one click away."""
+    told = samples.told()
+    changed = {f"training.other{at}": at for at in range(9)} | {"network.lags": 24}
+    trials = tuple(msgspec.structs.replace(one, changed=changed) for one in told.trials)
+    read = Read(page(msgspec.structs.replace(told, trials=trials)))
+    (_, row, *_) = next(rows for name, rows in read.tables.items() if name == "The best trials")
+    assert row[1] == ["network.lags = 24, training.other0 = 0, training.other1 = 1"]
+    assert read.text.count("and 7 more") == len(told.ranking) + len(told.trials)
+    assert "training.other2 = 2, training.other3 = 3" in read.text
+
+
 def checked(**changed: Any) -> Tuned:
     """A study whose check came to something else."""
     check = samples.told().check
