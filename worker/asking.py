@@ -30,7 +30,8 @@ FORMAT = 1
 SKILL = "skill"  # the trigger of what is asked for while skill is low
 LEAST_ERROR = 1e-6  # of persistence's: below it no error is told from none
 KEPT_VERSIONS = 20
-DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 MONTH_MS = 30 * DAY_MS
 REMEMBERED_MONTHS = 12
 
@@ -52,7 +53,7 @@ class Seen:
     """What the monitor sees of the version that answers."""
 
     version: int
-    clock_ms: int  # event time
+    clock_ms: int  # event time, of the hour that is under way
     pairs: int  # that the version has met, ever
     trained_ms: int | None  # event time up to which its training had data; None: not known
     drifts: int  # found so far
@@ -133,12 +134,13 @@ class Asking:
         since_ms = max(self._asked.asked_ms or 0, self._asked.trained_ms or 0)
         new = seen.pairs - self._asked.pairs.get(seen.version, 0)
         evidence: dict[str, Any] = {"version": seen.version, "since": rfc3339(since_ms), "pairs": new}
+        passed_ms = seen.clock_ms - since_ms // HOUR_MS * HOUR_MS  # the clock stands at the hour, so both do
         goal, fell = seen.goal, self._fell(seen)
-        if fell and seen.clock_ms - since_ms >= max(1, self._cooldown_ms):
+        if fell and passed_ms >= max(1, self._cooldown_ms):
             trigger, why, goal = SKILL, fell, "restore"
             evidence |= {"skill": seen.skill, "best": max(self._asked.bests.values())[0]}
-        elif self._every_ms and seen.clock_ms - since_ms >= self._every_ms:
-            days = f"{(seen.clock_ms - since_ms) / DAY_MS:.3g} days, limit {self._every_ms / DAY_MS:.3g}"
+        elif self._every_ms and passed_ms >= self._every_ms:
+            days = f"{passed_ms / DAY_MS:.3g} days, limit {self._every_ms / DAY_MS:.3g}"
             trigger, why = "schedule", f"nothing was asked for, and nothing learned, for {days} (retraining.every)"
         elif self._pairs and new >= self._pairs:
             trigger, why = "pairs", f"{new:,} new pairs, limit {self._pairs:,} (retraining.pairs)"

@@ -109,6 +109,16 @@ def test_a_new_version_begins_with_its_training(client: Client) -> None:
     assert len(requests(client)) == 1
 
 
+@pytest.mark.parametrize("minutes", [0, 15, 45])
+def test_minutes_of_the_training_delay_nothing(client: Client, minutes: int) -> None:
+    """The clock goes by hours: who looks once a day, with each day's version trained up to its end, asks every day."""
+    asking, end_ms = asking_of(client, days=1), 23 * 60 * 60_000
+    for day in range(5):
+        trained = days(day - 1) + end_ms + minutes * 60_000
+        asking.look(replace(AT, version=day + 1, clock_ms=days(day) + end_ms, trained_ms=trained), NOW_MS)
+    assert len(requests(client)) == 5
+
+
 def test_a_training_from_the_future_delays_nothing(client: Client) -> None:
     """A replay of old data with a version that was fitted on newer ones: time counts from where it stands."""
     asking = asking_of(client, days=30)
