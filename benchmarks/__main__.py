@@ -13,6 +13,7 @@ def main() -> None:
         doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "(no docstring)"
         print(f"python -m benchmarks.{path.stem:<14} {doc.splitlines()[0]}")
     print("killick bench throughput        Forecasts a second on your own Kafka and Redis.")
+    print("killick bench accuracy          The LSTM, frozen and updated, on real streams beside published figures.")
     print("killick bench damped-sine       Our training beside a published recipe in plain Keras: error and time.")
 
 
