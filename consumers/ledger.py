@@ -383,7 +383,7 @@ class Ledger:
 
 _CURES = {
     "format": "an older killick wrote it: use another model name and `killick produce` the history again",
-    "form": "the settings of [model] changed: use another model name, or restore them",
+    "form": "[model] changed, or how far [network] looks back (model.ring): restore them, or use another model name",
     "topic_id": "the observations topic was deleted and made anew: use another model name",
     "partitions": "the same series would come to other partitions: use another model name and `killick produce` again",
 }

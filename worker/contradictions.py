@@ -53,11 +53,11 @@ def of_network(network: NetworkSettings, period_steps: int, ring_steps: int, nee
     if longest and longest >= period_steps:
         yield f"network.season_lags = {longest} is not below the period of {period_steps} steps: leave it out"
     elif ring_steps < needed:
-        yield f'model.ring = {ring_steps} is below the {needed} that period and lags need: set it to "auto"'
+        yield f'model.ring = {ring_steps} is below the {needed} that period and [network] need: set it to "auto"'
     elif ring_steps > MAX_RING_STEPS:
         yield (
             f"{ring_steps} steps would be kept for each series, the limit is {MAX_RING_STEPS}: "
-            "set a longer model.interval or a shorter model.period"
+            "set a longer model.interval, a shorter model.period or a smaller network.season_mean"
         )
 
 

@@ -112,7 +112,7 @@ class ModelSettings(Section):
     max_series: int = Field(default=1_000_000, ge=1, le=100_000_000, description="most series in one partition")
     ring: Literal["auto"] | int = Field(
         default="auto",
-        description='recent steps kept for each series; "auto": a period, the lags, and at least 25',
+        description='recent steps kept for each series; "auto": a period, what [network] looks back on, at least 25',
     )
 
 

@@ -110,7 +110,7 @@ def test_taking_again_changes_the_token_and_nothing_else(store: Store, model: st
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"form": "beef"}, "made for form f00d, now it is beef: .*another model name"),
+        ({"form": "beef"}, r"made for form f00d, now it is beef: .*\[network\] looks back .*another model name"),
         ({"topic_id": "topic-2"}, "made for topic_id topic-1, now it is topic-2: .*deleted and made anew"),
         ({"partitions": 8}, "made for partitions 4, now it is 8: .*other partitions"),
     ],
