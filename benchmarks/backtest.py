@@ -118,8 +118,8 @@ def _backtest(scene: Scene) -> Callable[[], Took]:
     """The run of a policy that never updates, from the first version to the scores."""
     from worker.backtest_policies import parse_policy
     from worker.backtest_run import Run
+    from worker.backtest_scene import First
     from worker.backtest_scores import Scores, Truth
-    from worker.backtest_update import First
 
     architecture = architecture_of(scene.settings)
     first = First(architecture, weights_of(architecture), 0.0, 0, "random weights")

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from models.blocks import Ints, Singles
     from models.learning import EpochReport
     from worker.backtest_policies import Policy
-    from worker.backtest_scene import Scene
+    from worker.backtest_scene import First, Scene
     from worker.backtest_told import PolicyRun, ScoreSet
-    from worker.backtest_update import First, Material
+    from worker.backtest_update import Material
 
 PULSE_SHARE = 0.01  # of a run, between two signs of progress
 FIT_SHARE = 0.2  # of a run: what a fit counts for in the progress shown

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from consumers.stream import Folded
     from models.blocks import Block, Ints, Singles
-    from worker.backtest_scene import Scene
+    from worker.backtest_scene import First, Scene
     from worker.backtest_scores import Scores
-    from worker.backtest_update import First, Material
+    from worker.backtest_update import Material
     from worker.backtest_updating import Updating
     from worker.settings import Settings
 
@@ -85,7 +85,7 @@ class Run:
         """All of it; `write` takes forecasts as they are issued, `report` how many observations are done.
 
         Raises:
-            DataError: there is nothing to train an update on.
+            DataError: a lead is to be shown that was not forecast.
             VersionError: a version can't run here.
         """
         began = time.monotonic()
@@ -173,9 +173,9 @@ class Run:
         counting, now_ms = self._counting, newest * self._interval_ms
         counting.seats = self._stage.partition.roster
         counting.newest = max(newest, counting.newest or newest)
+        self._overseer.watch_incumbent([counting])
         fed, judged = self._minds.drifts.state.step, self._minds.judging.state.step
         counting.count([folded.block], counting.newest, fed, judged)
-        self._overseer.watch_incumbent([counting])
         if "drift" in self._policy.triggers:
             self._overseer.feed([counting], counting.newest, now_ms)
         if self._scene.gate:

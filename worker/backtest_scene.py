@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from consumers.history import History
-    from models.architecture import Architecture
+    from models.architecture import Architecture, Weights
     from models.blocks import Block
     from worker.settings import Settings
 
@@ -68,6 +68,16 @@ class Scene:
     def row(self, step: int) -> int:
         """The first observation of a step, or after it."""
         return int(np.searchsorted(self.block.step, step))
+
+
+class First(NamedTuple):
+    """The first version, as every policy of a seed starts with it; read where TensorFlow is not loaded."""
+
+    architecture: Architecture
+    weights: Weights
+    seconds: float
+    epochs: int
+    diagnosis: str
 
 
 def scene_of(settings: Settings, history: History, online_ms: int, *, gate: bool, console: Console) -> Scene:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,6 +15,7 @@ from models.draws import Windows
 from models.epochs import train, update
 from models.scaling import SeriesState
 from models.sequences import Sequences, Spans, gains, sequences_of
+from worker.backtest_scene import First
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,16 +28,6 @@ if TYPE_CHECKING:
     from worker.backtest_scene import UpdateRules
 
 SEED_STRIDE = 7_919  # between the updates of a run
-
-
-class First(NamedTuple):
-    """The first version, as every policy of a seed starts with it."""
-
-    architecture: Architecture
-    weights: Weights
-    seconds: float
-    epochs: int
-    diagnosis: str
 
 
 class Material:

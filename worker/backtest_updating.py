@@ -13,6 +13,7 @@ import numpy as np
 
 from consumers.past import drawn
 from models.drift_inputs import inputs_of
+from models.errors import DataError
 from models.times import rfc3339
 from models.weights import weights_to_bytes
 from worker.backtest_told import Happening
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from consumers.past import Stretch
-    from worker.backtest_scene import Scene
-    from worker.backtest_update import First, Material
+    from worker.backtest_scene import First, Scene
+    from worker.backtest_update import Material
     from worker.memory import MemoryRequests, MemoryVerdicts
     from worker.memory_registry import MemoryRegistry
     from worker.settings import Settings
@@ -82,29 +83,28 @@ class Plain:
         return self
 
     def step(self, newest: int, now_ms: int) -> None:
-        """Update once, whatever number of requests there are.
-
-        Raises:
-            DataError: there is no label to train on.
-        """
+        """Update once, whatever number of requests there are; not at all where nothing can be learned from."""
         waiting = self._desks.requests.waiting()
         if not waiting:
             return
         self._desks.requests.answered([one.entry for one in waiting])
-        spent, rules = self.spent, self._scene.rules
+        spent, rules, why = self.spent, self._scene.rules, waiting[0].request.why
+        try:
+            updated = self._material.update(
+                self._first,
+                self._weights,
+                self._learning,
+                rules,
+                step=newest + 1,
+                number=spent.retrainings + 1,
+                old_end=self._old_end,
+            )
+        except DataError as error:  # after a long gap there may be no label yet
+            spent.happened.append(Happening(step=newest, kind="update", words=f"{error} ({why})"))
+            return
         spent.retrainings += 1
-        updated = self._material.update(
-            self._first,
-            self._weights,
-            self._learning,
-            rules,
-            step=newest + 1,
-            number=spent.retrainings,
-            old_end=self._old_end,
-        )
         spent.seconds += updated.seconds
         spent.gradient_steps += updated.steps
-        why = waiting[0].request.why
         if updated.wrong:
             spent.happened.append(Happening(step=newest, kind="update", words=f"{updated.wrong} ({why})"))
             return
@@ -162,7 +162,8 @@ class Judged:
         del since_step, alive
         scene, series = self._scene, self._scene.settings.retraining.series
         known = scene.block.take(np.arange(scene.row((self._newest() or 0) + 1)))
-        return [drawn(known, scene.names, series=series, seed=SERIES_SEED)], len(scene.names)
+        names = scene.names[: int(known.slot.max()) + 1]  # slots are given as series come
+        return [drawn(known, names, series=series, seed=SERIES_SEED)], len(names)
 
 
 def trained_on(scene: Scene, kind: str, begin: int, end: int) -> dict[str, Any]:

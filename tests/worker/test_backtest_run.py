@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,16 +17,14 @@ from models.errors import DataError
 from models.network import Network
 from worker.backtest_policies import DAY_MS, Policy, parse_policy
 from worker.backtest_run import Run
-from worker.backtest_scene import Scene
+from worker.backtest_scene import First, Scene
 from worker.backtest_scores import Scores, Truth
 from worker.backtest_stage import cut
-from worker.backtest_update import First, Material
+from worker.backtest_told import PolicyRun
+from worker.backtest_update import Material
 from worker.quiet import start_tensorflow
 from worker.settings import Settings
 from worker.wiring_updating import training_settings
-
-if TYPE_CHECKING:
-    from worker.backtest_told import PolicyRun
 
 start_tensorflow(1)  # as a process of a backtest does, before the first operation
 
@@ -210,9 +210,30 @@ def test_series_that_come_and_go_are_followed() -> None:
     assert np.isfinite(issued.forecasts[issued.slot == 2][48:]).all()
 
 
+def test_a_gap_that_leaves_nothing_to_learn_from_ends_no_run() -> None:
+    """Where no label lies in the recent data there is no update that day, and it says so; later there are some."""
+    block, back = block_of(world(), everywhere()), BEGIN + 24 * 55
+    block = block.take((block.step < BEGIN + 24 * 40) | (block.step >= back))
+    told, issued = play(scene_of(block), parse_policy("always"))
+    (missed,) = [one for one in told.happened if one.kind == "update"]
+    assert back <= missed.step < back + 24
+    assert "no label to train on" in missed.words
+    days = len({*((issued.step - BEGIN) // 24).tolist()})
+    assert told.retrainings == told.promotions == days - 1
+    assert not [step for _, step in told.versions if back < step <= back + 24]
+
+
 def test_a_file_that_holds_nothing_to_learn_from_is_refused() -> None:
     """A training span of some hours is an error."""
     block = block_of(world(), everywhere())
     scene = replace(scene_of(block), online_step=BEGIN + 8)
     with pytest.raises(DataError, match="span"):
         first_of(scene)
+
+
+def test_what_a_fit_hands_over_is_read_without_tensorflow() -> None:
+    """The process that waits for fits and runs does not load TensorFlow to read what they found."""
+    modules = sorted({kind.__module__ for kind in (First, PolicyRun, Scene)})
+    program = f"import sys, worker.backtest, {', '.join(modules)}; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
