@@ -20,6 +20,7 @@ from worker.backtest_told import Happening, Kind, PolicyRun
 from worker.backtest_updating import ACTOR, Desks, Judged, Plain, Spent, trained_on
 from worker.counting import Counting
 from worker.durations import Duration
+from worker.judging import FED_AT_ONCE
 from worker.memory import Memory, MemoryModelStore, MemoryRequests, MemoryVerdicts
 from worker.memory_registry import MemoryRegistry
 from worker.overseeing import Overseer
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from worker.backtest_scores import Scores
     from worker.backtest_update import Material
     from worker.backtest_updating import Updating
+    from worker.drift_told import Found
     from worker.settings import Settings
 
 PIECE_CELLS = 1 << 20  # forecasts that a fold holds, where nothing happens in between
@@ -74,6 +76,7 @@ class Run:
         self._updating = self._how(material)
         self._paused_ms: int | None = None
         self._answered: list[tuple[int, int]] = []
+        self._drifts: list[Found] = []  # the detectors' state remembers the last ones alone
 
     def play(
         self,
@@ -178,8 +181,11 @@ class Run:
         counting.count([folded.block], counting.newest, fed, judged)
         if "drift" in self._policy.triggers:
             self._overseer.feed([counting], counting.newest, now_ms)
+            drifts = self._minds.drifts.state
+            self._drifts += drifts.found[len(drifts.found) - sum(drifts.counts.values()) + len(self._drifts) :]
         if self._scene.gate:
-            self._overseer.judge([counting], counting.newest, now_ms)
+            for _ in range(1 + self._scene.tick_steps // FED_AT_ONCE):  # the service would look again at once
+                self._overseer.judge([counting], counting.newest, now_ms)
         self._overseer.ask([counting], now_ms)
         self._let_go()
         if self._updating is not None:
@@ -230,7 +236,7 @@ class Run:
     def _happened(self, spent: Spent) -> Iterator[Happening]:
         """Everything that changed a version, in the order of event time."""
         found = list(spent.happened)
-        for one in self._minds.drifts.state.found if self._policy.updates else ():
+        for one in self._drifts:
             at, words = one.time_ms // self._interval_ms, f"{one.drift.detector}: {one.drift.words}"
             found.append(Happening(step=at, kind="drift", version=one.version, words=words))
         for entry in self._registry.audit():
