@@ -168,9 +168,11 @@ def _against(ours: np.ndarray, frozen: np.ndarray) -> str:
     for at, lead in enumerate(LEADS):
         difference = ours[:, at] - frozen[:, at]
         share = difference.mean() / frozen[:, at].mean()
-        p = float(stats.ttest_1samp(difference, 0.0).pvalue) if len(difference) > 1 else math.nan
-        sure = "" if p < LEVEL else ", within the noise of the seeds" if p >= LEVEL else ""
-        words.append(f"H = {lead} {share:+.1%}{sure}")
+        doubt = " (one seed)"
+        if len(difference) > 1:
+            p = float(stats.ttest_1samp(difference, 0.0).pvalue)
+            doubt = "" if p < LEVEL else " (within the noise of the seeds)"
+        words.append(f"H = {lead} {share:+.1%}{doubt}")
     return ", ".join(words)
 
 
