@@ -56,6 +56,7 @@ def test_what_was_stored_before_there_were_more_choices_keeps_its_bytes() -> Non
         {"transform": "log"},
         {"transform": "yeo-johnson", "transform_lambda": 0.25},
         {"series": ("B", "A", 'Köln \U0001f321 "x"')},
+        {"season_mean": 7},
     ],
 )
 def test_a_later_choice_is_written_where_it_is_made(changes: dict[str, object]) -> None:
@@ -103,6 +104,7 @@ def test_the_ring_covers_the_furthest_step_that_an_input_looks_back() -> None:
     assert sample(inputs=Inputs(lags=0)).ring_steps_needed == 1
     assert sample(inputs=Inputs(lags=0, delta=False)).ring_steps_needed == 0
     assert sample(form="season", inputs=Inputs(lags=7)).ring_steps_needed == 23
+    assert sample(season_mean=7).ring_steps_needed == 7 * 24
 
 
 def test_the_base_of_a_season_is_the_newest_value_at_the_same_place_of_the_cycle() -> None:
