@@ -17,7 +17,7 @@ from models.weights import weights_to_bytes
 from worker.backtest_policies import DAY_MS, Policy
 from worker.backtest_stage import Stage, cut, pieces
 from worker.backtest_told import Happening, Kind, PolicyRun
-from worker.backtest_updating import ACTOR, Desks, Judged, Plain, Spent, trained_on
+from worker.backtest_updating import ACTOR, Desks, Gated, Plain, Spent, trained_on
 from worker.counting import Counting
 from worker.durations import Duration
 from worker.judging import FED_AT_ONCE
@@ -199,7 +199,7 @@ class Run:
         if not policy.updates:
             return None
         if scene.gate:
-            return Judged(scene, self._desks, self._seed, lambda: self._counting.newest, self._tried)
+            return Gated(scene, self._desks, self._seed, lambda: self._counting.newest, self._tried)
         if material is None:
             raise ValueError("plain updates need something to learn from")
         plain = Plain(scene, self._desks, self._first, material, self._seed)

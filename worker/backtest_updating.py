@@ -122,7 +122,7 @@ class Plain:
         self._desks.registry.promote(version, expected=incumbent, actor=ACTOR, reason=why, now_ms=now_ms)
 
 
-class Judged:
+class Gated:
     """The service's retrainer, whose candidates have to pass the gate."""
 
     def __init__(
