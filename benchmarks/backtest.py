@@ -122,7 +122,7 @@ def _backtest(scene: Scene) -> Callable[[], Took]:
     from worker.backtest_scores import Scores, Truth
 
     architecture = architecture_of(scene.settings)
-    first = First(architecture, weights_of(architecture), 0.0, 0, "random weights")
+    first = First(architecture, weights_of(architecture), 0.0)
     horizon = scene.settings.model.horizon
 
     def play() -> Took:

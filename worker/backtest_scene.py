@@ -76,8 +76,6 @@ class First(NamedTuple):
     architecture: Architecture
     weights: Weights
     seconds: float
-    epochs: int
-    diagnosis: str
 
 
 def scene_of(settings: Settings, history: History, online_ms: int, *, gate: bool, console: Console) -> Scene:

@@ -9,13 +9,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from models.draws import Windows
 from models.epochs import train, update
 from models.scaling import SeriesState
 from models.sequences import Sequences, Spans, gains, sequences_of
 from worker.backtest_scene import First
+from worker.fit import with_gain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from models.architecture import Architecture, Weights
     from models.blocks import Block
     from models.epochs import Updated
-    from models.learning import EpochReport, TrainingOutcome, TrainingSettings
+    from models.learning import EpochReport, TrainingSettings
     from models.scaling import SeriesForm
     from worker.backtest_scene import UpdateRules
 
@@ -75,12 +74,9 @@ class Material:
         began = time.monotonic()
         sequences = self.until(online_step)
         spans = Spans.by_share(sequences.steps, validation, 0.0, architecture.horizon)
-        gain = gains(sequences, spans.train_end)
-        if architecture.has_gain:
-            architecture = msgspec.structs.replace(architecture, gain=gain)
-        outcome: TrainingOutcome = train(architecture, sequences, spans, settings, on_epoch)
-        seconds = time.monotonic() - began
-        return First(architecture, outcome.weights, seconds, len(outcome.curve), outcome.words)
+        architecture = with_gain(architecture, gains(sequences, spans.train_end))
+        outcome = train(architecture, sequences, spans, settings, on_epoch)
+        return First(architecture, outcome.weights, time.monotonic() - began)
 
     def update(
         self,
