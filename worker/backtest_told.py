@@ -75,9 +75,7 @@ class Happening(msgspec.Struct, frozen=True, kw_only=True):
 class PolicyRun(msgspec.Struct, frozen=True, kw_only=True):
     """One policy with one seed."""
 
-    policy: (
-        str  # never, periodic:7d, on-drift, on-skill, always; control: the same updates as always, on old data alone
-    )
+    policy: str  # never, periodic:7d, on-drift, on-skill, always; control: each week, on old data alone
     seed: int
     observations: int
     scores: ScoreSet
