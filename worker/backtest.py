@@ -9,8 +9,11 @@ Fits and runs go side by side in processes, each of which loads TensorFlow for i
 from __future__ import annotations
 
 import math
+import signal
+import sys
 import tempfile
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +29,7 @@ from worker.progress import progress
 from worker.quiet import start_tensorflow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TextIO
 
     from models.blocks import Ints, Singles
@@ -52,8 +55,12 @@ class Wishes:
     forecasts: Path | None = None  # where every forecast is written to
 
 
-def backtest(scene: Scene, wishes: Wishes, stream: TextIO) -> Backtested:
+def backtest(
+    scene: Scene, wishes: Wishes, stream: TextIO, tell: Callable[[Backtested], None] = lambda _: None
+) -> Backtested:
     """All policies with all seeds, and the baselines; progress goes to `stream`.
+
+    `tell` is told what came out before anything is written: a disk that is full then costs no more than a file.
 
     Raises:
         DataError: the file holds too little, or forecasts can't be written.
@@ -63,32 +70,51 @@ def backtest(scene: Scene, wishes: Wishes, stream: TextIO) -> Backtested:
     _check(scene)
     runs = [(seed, policy) for policy in _longest_first(wishes.policies) for seed in wishes.seeds]
     with ExitStack() as stack:
+        stack.enter_context(_ends_on_sigterm())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="killick-backtest-")))
-        report = stack.enter_context(progress("backtest", 100, stream))
-        executor = stack.enter_context(trainings(PROCESSES, wishes.workers))
+        parts = {(seed, policy): _part(folder, wishes, policy, seed) for seed, policy in runs}
         total = FIT_SHARE * len(wishes.seeds) + len(runs)
 
         def pulse(_done: int, _total: int, note: str) -> None:
             done = sum(_read(path) for path in folder.glob("*.done"))
             report(math.floor(100 * done / total), note)
 
-        work = Work(executor, pulse, math.inf)
-        signs = iter(folder / f"{number}.done" for number in range(len(wishes.seeds) + len(runs)))
-        found = work.run("fitting", fit_one, [(scene, seed, next(signs)) for seed in wishes.seeds])
-        first = dict(zip(wishes.seeds, found, strict=True))
-        calls: list[tuple[Any, ...]] = [
-            (run_one, scene, policy, first[seed], seed, wishes.leads, next(signs), _part(folder, wishes, policy, seed))
-            for seed, policy in runs
-        ]
-        calls.insert(1, (baselines_of, scene, wishes.leads))
-        made = work.run("streaming", _call, calls)
-        beside: dict[str, ScoreSet] = made.pop(1)
+        with (
+            progress("backtest", 100, stream) as report,
+            trainings(PROCESSES, wishes.workers) as executor,
+        ):
+            work = Work(executor, pulse, math.inf, when_short="fewer --workers, a shorter file or fewer series")
+            signs = iter(folder / f"{number}.done" for number in range(len(wishes.seeds) + len(runs)))
+            found = work.run("fitting", fit_one, [(scene, seed, next(signs)) for seed in wishes.seeds])
+            first = dict(zip(wishes.seeds, found, strict=True))
+            calls: list[tuple[Any, ...]] = [
+                (run_one, scene, policy, first[seed], seed, wishes.leads, next(signs), parts[seed, policy])
+                for seed, policy in runs
+            ]
+            calls.insert(1, (baselines_of, scene, wishes.leads))
+            made = work.run("streaming", _call, calls)
+            beside: dict[str, ScoreSet] = made.pop(1)
+        by_key = {(run.policy, run.seed): run for run in made}
+        ordered = [by_key[policy.name, seed] for policy in wishes.policies for seed in wishes.seeds]
+        told = _told(scene, wishes, [first[seed].seconds for seed in wishes.seeds], beside, ordered)
+        tell(told)
         if wishes.forecasts is not None:
-            parts = [_part(folder, wishes, policy, seed) for policy in wishes.policies for seed in wishes.seeds]
-            merge([part for part in parts if part is not None], wishes.forecasts)
-    by_key = {(run.policy, run.seed): run for run in made}
-    ordered = [by_key[policy.name, seed] for policy in wishes.policies for seed in wishes.seeds]
-    return _told(scene, wishes, [first[seed].seconds for seed in wishes.seeds], beside, ordered)
+            written = [parts[seed, policy] for policy in wishes.policies for seed in wishes.seeds]
+            merge([part for part in written if part is not None], wishes.forecasts)
+    return told
+
+
+@contextmanager
+def _ends_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does: with its processes and the files that it has on the way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:

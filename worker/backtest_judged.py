@@ -26,6 +26,7 @@ FROZEN, ALWAYS, CONTROL, ON_DRIFT = "never", "always", "control", "on-drift"
 LEVEL = 0.95
 ENOUGH = 0.9  # of the best policy's gain: the cheapest that has so much is advised
 LEAST_DAYS = 8  # with fewer there is no interval, and nothing is clear
+SAME = 1e-9  # of an error: what differs by less was added up in another order
 SEED = 0  # of the bootstrap: the same figures give the same interval
 
 Advice = Literal["baseline", "frozen", "updating", "lstm", "undecided", "nothing"]
@@ -93,7 +94,7 @@ class Judging:
         names = dict.fromkeys(run.policy for run in self.told.runs)
         policies = {name: _policy(name, self.runs(name)) for name in names}
         shared = [_shared(one, policies.get(FROZEN), policies.get(ALWAYS)) for one in policies.values()]
-        return tuple(sorted([*found, *shared], key=lambda one: math.inf if one.mse is None else one.mse))
+        return tuple(sorted([*found, *shared], key=_rank))
 
     def runs(self, name: str) -> list[PolicyRun]:
         """The runs of a policy, by seed."""
@@ -126,10 +127,10 @@ class Judging:
             low=low,
             high=high,
             weeks=len(weeks),
-            better_weeks=int((weeks > 0).sum()),
+            better_weeks=int((weeks > SAME * float(days.theirs.sum())).sum()),
             seeds=len(seeds),
-            better_seeds=int((seeds > 0).sum()),
-            clear=(low > 0 or high < 0) and _beyond_seeds(seeds, low > 0),
+            better_seeds=int((seeds > SAME * against.mse).sum()),
+            clear=abs(share) > SAME and (low > 0 or high < 0) and _beyond_seeds(seeds, low > 0),
         )
 
     @cached_property
@@ -241,6 +242,11 @@ def _beyond_seeds(differences: Floats, better: bool) -> bool:  # noqa: FBT001 - 
     return mean > reach
 
 
+def _rank(one: Standing) -> tuple[float, bool]:
+    """The least error first; of those that are as good the one that is not updated."""
+    return (math.inf if one.mse is None else float(f"{one.mse:.9g}")), bool(one.retrainings)
+
+
 def _better(faced: Faced | None) -> bool:
     return faced is not None and faced.clear and faced.share > 0
 
@@ -288,7 +294,7 @@ def _shared(one: Standing, frozen: Standing | None, always: Standing | None) -> 
         compute = one.gradient_steps / always.gradient_steps
     if frozen is not None and one.mse is not None and frozen.mse is not None and always.mse is not None:
         whole = frozen.mse - always.mse
-        gain = (frozen.mse - one.mse) / whole if whole > 0 else None
+        gain = (frozen.mse - one.mse) / whole if whole > SAME * frozen.mse else None
     return msgspec.structs.replace(one, gain_share=gain, compute_share=compute)
 
 

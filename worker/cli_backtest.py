@@ -15,6 +15,7 @@ from worker.cli_history import moment_ms, of_history, read
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from worker.backtest_told import Backtested
     from worker.session import Session
     from worker.settings import Settings
 
@@ -94,7 +95,9 @@ def backtest(
 
     chosen = tuple(dict.fromkeys(parse_policy(name) for name in (policies or DEFAULT)))
     for name, path in (("--report", report), ("--forecasts", forecasts)):
-        _check_folder(name, path)
+        _check_folder(name, path, file)
+    if report is not None and forecasts is not None and Path(report).resolve() == Path(forecasts).resolve():
+        raise ConfigError(f"--report and --forecasts are both {report!r}", "name two files")
     settings = session.settings()
     if horizon is not None:
         settings = with_horizon(settings, horizon)
@@ -114,26 +117,31 @@ def backtest(
         workers=workers or os.cpu_count() or 1,
         forecasts=None if forecasts is None else Path(forecasts),
     )
-    told = play(scene, wishes, sys.stderr)
-    if as_json:
-        click.echo(told_json(told))
-    else:
-        print_tables(told, Console())
-    if report is not None:
-        from worker.report_backtest import write_page
 
-        write_page(report, told)
-        click.echo(f"report: {report}", err=True)
+    def tell(told: Backtested) -> None:
+        if as_json:
+            click.echo(told_json(told))
+        else:
+            print_tables(told, Console())
+        if report is not None:
+            from worker.report_backtest import write_page
+
+            write_page(report, told)
+            click.echo(f"report: {report}", err=True)
+
+    play(scene, wishes, sys.stderr, tell)
     if forecasts is not None:
         click.echo(f"forecasts: {forecasts}", err=True)
 
 
-def _check_folder(name: str, path: str | None) -> None:
-    """Refuse a file that can't be written, before hours of work.
+def _check_folder(name: str, path: str | None, source: str) -> None:
+    """Refuse a file that can't be written, or that is `source`, before hours of work.
 
     Raises:
-        ConfigError: its folder is not there, or may not be written to.
+        ConfigError: its folder is not there, or may not be written to; or it is the file that is read.
     """
+    if path is not None and Path(path).resolve() == Path(source).resolve():
+        raise ConfigError(f"{name} {path}: this is the file of history", "name another file")
     if path is not None and not os.access(Path(path).absolute().parent, os.W_OK):
         raise ConfigError(f"{name} {path}: there is no folder {str(Path(path).parent)!r} to write to", "make it first")
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from worker.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+EARLIEST_MS, LATEST_MS = -62_135_596_800_000, 253_402_300_799_000  # the years 1 to 9999
 _FROM_FILE = "An ISO time (UTC unless it says otherwise), epoch milliseconds, or a length such as 56d from its start."
 
 
@@ -106,8 +107,16 @@ def moment_ms(text: str, first_ms: int | None = None) -> int:
     """Epoch milliseconds of an ISO time, of epoch milliseconds, or of a length counted from `first_ms`, if given.
 
     Raises:
-        ConfigError: none of these.
+        ConfigError: none of these, or beyond the years that have four digits.
     """
+    moment = _moment_ms(text, first_ms)
+    if not EARLIEST_MS <= moment <= LATEST_MS:
+        raise ConfigError(f"{text!r} is no time between the years 1 and 9999", "write 2013-03-01 or 56d")
+    return moment
+
+
+def _moment_ms(text: str, first_ms: int | None) -> int:
+    """As `moment_ms`, at any distance."""
     from datetime import UTC, datetime
 
     if text.strip().isdigit() and len(text.strip()) > len("20130101"):

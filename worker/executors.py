@@ -129,14 +129,21 @@ class Ended(KillickError):
 class Work:
     """Gives tasks to an executor and waits for them, telling meanwhile how far they are."""
 
-    def __init__(self, executor: Executor, pulse: Callable[[int, int, str], None], deadline_s: float) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        pulse: Callable[[int, int, str], None],
+        deadline_s: float,
+        when_short: str = "lower retraining.workers or retraining.series",
+    ) -> None:
         """`pulse` is called with done, total and a note at least twice a second; it raises `Ended` to end it all.
 
-        `deadline_s` is on the monotonic clock.
+        `deadline_s` is on the monotonic clock; `when_short` says what to do where memory was short.
         """
         self._executor = executor
         self._pulse = pulse
         self._deadline_s = deadline_s
+        self._when_short = when_short
         self._done = self._total = 0
 
     def expect(self, count: int) -> None:
@@ -167,7 +174,7 @@ class Work:
         except BrokenExecutor as error:
             raise TrainingError(
                 f"the process of a training ended by force ({error})",
-                "was memory short? lower retraining.workers or retraining.series",
+                f"was memory short? {self._when_short}",
             ) from error
         finally:
             for future in waiting:

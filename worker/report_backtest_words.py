@@ -126,6 +126,12 @@ def more_words(judging: Judging) -> list[str]:
     if judged.advice in ("undecided", "baseline") and judged.against_frozen is not None:
         pays = judged.against_frozen.clear and judged.against_frozen.share > 0
         found.append(f"Of the policies, {judged.lstm} is the one to take." if pays else "Updating does not pay either.")
+    retrained = sum(run.retrainings for run in told.runs)
+    if told.gate and retrained and not any(run.promotions for run in told.runs):
+        found.append(
+            f"The gate let nothing through: {counted(retrained, 'retraining')}, no promotion. What updates would bring "
+            "that nobody judges, --gate off says."
+        )
     days = (told.end_ms - told.online_ms) / DAY_MS
     if days < FEW_DAYS:
         found.append(f"The online span has {days:.0f} days: too few to rest much on.")

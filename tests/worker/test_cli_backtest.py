@@ -5,7 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-from typing import TYPE_CHECKING, Any
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +21,6 @@ from click.testing import CliRunner, Result
 from models.times import rfc3339
 from worker import cli
 from worker.backtest_policies import DAY_MS, parse_policy
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HOUR_MS = 3_600_000
 SETTINGS = """
@@ -39,6 +42,7 @@ passes = 1
 recent = "7d"
 """
 DAYS = 40
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -106,6 +110,38 @@ def test_tables_and_a_sentence_for_people(folder: Path) -> None:
     assert folder.exists()
 
 
+def test_what_came_out_is_told_where_the_disk_takes_no_forecasts(folder: Path) -> None:
+    """Hours of work are not lost to a file that can't be written."""
+    (folder / ".out.parquet.writing").mkdir()
+    done = run("--policy", "never", "--train-until", "20d", "--forecasts", "out.parquet", "--json")
+    assert done.exit_code != 0
+    assert "forecasts can't be written to 'out.parquet'" in str(done.exception)
+    assert json.loads(done.stdout)["policies"][0]["policy"] == "never"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_sigterm_leaves_neither_processes_nor_files(folder: Path) -> None:
+    """As Ctrl-C does."""
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    words = ("backtest", "weather.csv", "--time", "when", "--series", "station", "--forecasts", "out.parquet")
+    with subprocess.Popen(
+        [sys.executable, "-m", "worker.cli", *words],
+        env={**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(scratch.glob("killick-backtest-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(scratch.glob("killick-backtest-*"))
+        time.sleep(1)  # its processes are starting
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(scratch.iterdir()) == []
+    assert not (folder / "out.parquet").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -121,6 +157,10 @@ def test_tables_and_a_sentence_for_people(folder: Path) -> None:
             ("--forecasts", "nowhere/out.parquet"),
             "--forecasts nowhere/out.parquet: there is no folder 'nowhere' to write to",
         ),
+        (("--report", "weather.csv"), "--report weather.csv: this is the file of history: name another file"),
+        (("--forecasts", "./weather.csv"), "this is the file of history"),
+        (("--report", "one", "--forecasts", "./one"), "--report and --forecasts are both 'one': name two files"),
+        (("--train-until", "9" * 17), "is no time between the years 1 and 9999"),
         (("--report", "nowhere/out.html"), "--report nowhere/out.html: there is no folder"),
     ],
 )

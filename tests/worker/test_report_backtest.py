@@ -281,6 +281,26 @@ def test_what_more_training_alone_gains_is_told() -> None:
     assert any("may come from more training" in words for words in more_words(Judging(alike)))
 
 
+def test_what_was_added_up_in_another_order_is_no_gain() -> None:
+    """Policies whose updates never came into service differ by rounding: nobody gains, and the frozen one is first."""
+    told = samples.told()
+    frozen = {one.seed: one.scores for one in told.runs if one.policy == "never"}
+    runs = tuple(
+        msgspec.structs.replace(one, scores=samples.times(frozen[one.seed], 1 - 1e-15), promotions=0)
+        if one.policy != "never" else one
+        for one in told.runs
+    )  # fmt: skip
+    judging = Judging(msgspec.structs.replace(told, runs=runs, gate=True))
+    assert next(one.name for one in judging.standings if one.policy) == "never"
+    assert [one.gain_share for one in judging.standings] == [None] * len(judging.standings)
+    faced = judging.faced("always", "never")
+    assert faced is not None
+    assert (faced.clear, faced.better_weeks, faced.better_seeds) == (False, 0, 0)
+    assert judging.judged.lstm == "never"
+    assert any("The gate let nothing through: " in words for words in more_words(judging))
+    assert not any("The gate let nothing through: " in words for words in more_words(Judging(told)))
+
+
 def test_few_days_and_seeds_are_named() -> None:
     """A short span and one seed are reasons for doubt that stand in the head."""
     told = samples.only(["never"], seeds=1)
