@@ -183,10 +183,12 @@ def figures(sums: Floats, leads: tuple[int, ...], scaling: Scaling) -> Figures:
 def recent_skill(book: Book, version: int, name: str, newest_hour: int) -> float | None:
     """The skill against persistence over a window, of scaled errors, all leads pooled; None: it is not full yet.
 
-    It is once the version has had pairs for nine tenths of it.
+    It is once the version has had pairs for nine tenths of it; what it met before, as after a pause, does not count.
     """
-    hours = [key.at for key in book.sums if key.kind == "hour" and key.version == version]
-    if not hours or newest_hour - min(hours) < FULL * WINDOW_HOURS[name]:
+    length = WINDOW_HOURS[name]
+    since = newest_hour - length
+    hours = [key.at for key in book.sums if key.kind == "hour" and key.version == version and key.at >= since]
+    if not hours or newest_hour - min(hours) < FULL * length:
         return None
     found = figures(book.window(version, name, newest_hour), book.leads[version], "scaled").skill["persistence"][-1]
     return float(found) if np.isfinite(found) else None

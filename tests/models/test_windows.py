@@ -129,6 +129,7 @@ def test_skill_counts_once_its_window_is_nearly_full() -> None:
     )
     assert recent_skill(book, 1, "7d", 252) == pytest.approx(1.0 - error / reference)
     assert recent_skill(book, 1, "7d", 900) is None  # nothing was met for long
+    assert recent_skill(book, 1, "7d", 270) is None  # nor what came before a pause: 200 is the first hour of the week
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
