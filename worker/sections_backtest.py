@@ -20,7 +20,9 @@ class UpdateSettings(Section):
 
     about: ClassVar[str] = "The plain update of `killick backtest --gate off`: so many passes, live at once, unjudged."
 
-    rate: float = Field(default=1e-3, ge=1e-8, le=1, description="learning rate of the optimiser; it falls to 0 pass by pass")
+    rate: float = Field(
+        default=1e-3, ge=1e-8, le=1, description="learning rate of the optimiser; it falls to 0 pass by pass"
+    )
     passes: int = Field(default=4, ge=1, le=10_000, description="how often all recent data is gone over")
     windows: int = Field(
         default=56, ge=1, le=65_536, description="most windows of one step: a burn-in and a chunk each"
