@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from worker.backtest_judged import ALWAYS, CONTROL, FROZEN
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 FEW_DAYS = 28  # of the online span: with fewer, days say little
 FEW_SEEDS = 3
+LIKE_MUCH = 1.5  # times the gradient steps: what differs more was not trained alike
 TONES: dict[Advice, str] = {
     "updating": "promote", "frozen": "promote", "lstm": "promote", "baseline": "reject", "undecided": "inconclusive",
     "nothing": "failed",
@@ -122,7 +124,7 @@ def more_words(judging: Judging) -> list[str]:
     if judged.against_baseline is not None:
         found.append(faced_words(judged.against_baseline))
     if judged.against_control is not None:
-        found.append(_control_words(judged.against_control))
+        found.append(_control_words(judged.against_control, told))
     if judged.advice in ("undecided", "baseline") and judged.against_frozen is not None:
         pays = judged.against_frozen.clear and judged.against_frozen.share > 0
         found.append(f"Of the policies, {judged.lstm} is the one to take." if pays else "Updating does not pay either.")
@@ -150,16 +152,23 @@ def faced_words(faced: Faced) -> str:
     return f"{spoken(faced.name)} against {spoken(faced.other)}: {told}.{luck}"
 
 
-def _control_words(faced: Faced) -> str:
-    if faced.clear and faced.share > 0:
+def _control_words(faced: Faced, told: Backtested) -> str:
+    if not faced.clear or faced.share <= 0:
         return (
-            f"{faced.name} against the control, which is trained further on old data alone: "
-            f"{less_words(faced.share)} error. So much is due to what is new."
+            f"{faced.name} is no better beyond luck than the control, which is trained further on old data alone: what "
+            "updating gains here may come from more training, not from what is new."
         )
-    return (
-        f"{faced.name} is no better beyond luck than the control, which is trained further on old data alone: what "
-        "updating gains here may come from more training, not from what is new."
-    )
+    found = f"{faced.name} against the control, which is trained further on old data alone: {less_words(faced.share)} error."
+    ours, theirs = (_gradient_steps(told, name) for name in (faced.name, faced.other))
+    if ours > LIKE_MUCH * theirs or theirs > LIKE_MUCH * ours:
+        return (
+            f"{found} But it took {ours:,.0f} gradient steps, and the control {theirs:,.0f}: part may be due to that."
+        )
+    return f"{found} So much is due to what is new."
+
+
+def _gradient_steps(told: Backtested, policy: str) -> float:
+    return fmean(run.gradient_steps for run in told.runs if run.policy == policy)
 
 
 def span_words(told: Backtested) -> str:

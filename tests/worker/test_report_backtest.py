@@ -276,7 +276,21 @@ def test_a_difference_that_the_seeds_do_not_share_is_no_advice() -> None:
 
 def test_what_more_training_alone_gains_is_told() -> None:
     """Against the control the gain is due to what is new; where the control does as well, the page says so."""
-    assert any("So much is due to what is new." in words for words in more_words(Judging(samples.told())))
+    told = samples.told()
+    found = more_words(Judging(told))
+    steps = {one.policy: one.gradient_steps for one in told.runs}
+    chosen = Judging(told).judged.against_control
+    assert chosen is not None
+    much = steps[chosen.name] / steps["control"]
+    assert any("gradient steps, and the control" in words for words in found) == (not 2 / 3 <= much <= 1.5)
+    runs = tuple(msgspec.structs.replace(one, gradient_steps=100) for one in told.runs)
+    even = more_words(Judging(msgspec.structs.replace(told, runs=runs)))
+    assert any("So much is due to what is new." in words for words in even)
+    runs = tuple(
+        msgspec.structs.replace(one, gradient_steps=100 + 900 * (one.policy != "control")) for one in told.runs
+    )
+    uneven = more_words(Judging(msgspec.structs.replace(told, runs=runs)))
+    assert any("But it took 1,000 gradient steps, and the control 100" in words for words in uneven)
     alike = samples.swapped(control=0.25)
     assert any("may come from more training" in words for words in more_words(Judging(alike)))
 
