@@ -158,7 +158,8 @@ def _control_words(faced: Faced, told: Backtested) -> str:
             f"{faced.name} is no better beyond luck than the control, which is trained further on old data alone: what "
             "updating gains here may come from more training, not from what is new."
         )
-    found = f"{faced.name} against the control, which is trained further on old data alone: {less_words(faced.share)} error."
+    found = f"{faced.name} against the control, which is trained further on old data alone: "
+    found += f"{less_words(faced.share)} error."
     ours, theirs = (_gradient_steps(told, name) for name in (faced.name, faced.other))
     if ours > LIKE_MUCH * theirs or theirs > LIKE_MUCH * ours:
         return (
