@@ -11,7 +11,7 @@ from rich.table import Table
 from models.audit import printable
 from models.times import rfc3339
 from worker.backtest_judged import Judging, mean_of
-from worker.report_backtest_words import plain_words, span_words
+from worker.report_backtest_words import gate_words, plain_words, span_words
 from worker.report_numbers import DAY_MS, MINUS, NONE, clock_words, figure, skill_words
 from worker.report_words import counted
 
@@ -45,7 +45,8 @@ def print_tables(told: Backtested, console: Console) -> None:
             console.print(table)
     _say(console, "")
     _say(console, "Errors are in standard deviations of each series over the training span, MAPE is in per cent.")
-    _say(console, plain_words(judging))
+    for words in (plain_words(judging), *gate_words(told)):
+        _say(console, words)
 
 
 def as_json(told: Backtested) -> str:

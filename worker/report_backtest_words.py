@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 FEW_DAYS = 28  # of the online span: with fewer, days say little
 FEW_SEEDS = 3
+FAILED = "failed: "  # begins the words of a verdict on a retraining that did not come to an end
 LIKE_MUCH = 1.5  # times the gradient steps: what differs more was not trained alike
 TONES: dict[Advice, str] = {
     "updating": "promote", "frozen": "promote", "lstm": "promote", "baseline": "reject", "undecided": "inconclusive",
@@ -87,7 +89,8 @@ def plain_words(judging: Judging) -> str:
         )
     if faced is not None and judged.advice == "undecided":
         simpler = "what is simpler costs less" if faced.share >= 0 else "and has to be trained"
-        return f"The best LSTM, {spoken(judged.lstm)}, makes {against}, which may be luck; {simpler}."
+        luck = "which may be luck" if math.isfinite(faced.low) else "on too few days to tell skill from luck"
+        return f"The best LSTM, {spoken(judged.lstm)}, makes {against}, {luck}; {simpler}."
     if judged.advice == "updating" and judged.against_frozen is not None:
         head = f"Update {_named(judged.chosen)}: {less_words(judged.against_frozen.share)} error than the frozen LSTM"
         return f"{head}{_cost_words(judging)}{'; ' + against if against else ''}."
@@ -128,17 +131,26 @@ def more_words(judging: Judging) -> list[str]:
     if judged.advice in ("undecided", "baseline") and judged.against_frozen is not None:
         pays = judged.against_frozen.clear and judged.against_frozen.share > 0
         found.append(f"Of the policies, {judged.lstm} is the one to take." if pays else "Updating does not pay either.")
-    retrained = sum(run.retrainings for run in told.runs)
-    if told.gate and retrained and not any(run.promotions for run in told.runs):
-        found.append(
-            f"The gate let nothing through: {counted(retrained, 'retraining')}, no promotion. What updates would bring "
-            "that nobody judges, --gate off says."
-        )
-    days = (told.end_ms - told.online_ms) / DAY_MS
-    if days < FEW_DAYS:
-        found.append(f"The online span has {days:.0f} days: too few to rest much on.")
+    found += gate_words(told)
+    if told.end_ms - told.online_ms < FEW_DAYS * DAY_MS:
+        found.append(f"The online span has {_long(told.end_ms - told.online_ms)}: too little to rest much on.")
     if judged.lstm is not None and told.seeds < FEW_SEEDS:
         found.append(f"With {counted(told.seeds, 'seed')} luck of training can't be told from skill: --seeds 5.")
+    return found
+
+
+def gate_words(told: Backtested) -> list[str]:
+    """What came of retrainings that brought no version into service, a sentence each."""
+    retrained = sum(run.retrainings for run in told.runs)
+    if not told.gate or not retrained or any(run.promotions for run in told.runs):
+        return []
+    verdicts = [one.words for run in told.runs for one in run.happened if one.kind == "verdict"]
+    failed = [words.removeprefix(FAILED) for words in verdicts if words.startswith(FAILED)]
+    found = [f"The gate let nothing through: {counted(retrained, 'retraining')}, no promotion."]
+    if failed:
+        found.append(f"{len(failed)} of {counted(len(verdicts), 'verdict')} failed, the last one so: {failed[-1]}.")
+    if len(failed) < len(verdicts):
+        found.append("What updates would bring that nobody judges, --gate off says.")
     return found
 
 
@@ -174,9 +186,13 @@ def _gradient_steps(told: Backtested, policy: str) -> float:
 
 def span_words(told: Backtested) -> str:
     """How long was trained and how long forecast."""
-    before, after = ((end - begin) / DAY_MS for begin, end in
-                     ((told.begin_ms, told.online_ms), (told.online_ms, told.end_ms)))  # fmt: skip
-    return f"{before:,.0f} days to learn from, then {after:,.0f} days forecast as a live stream"
+    before, after = told.online_ms - told.begin_ms, told.end_ms - told.online_ms
+    return f"{_long(before)} to learn from, then {_long(after)} forecast as a live stream"
+
+
+def _long(ms: int) -> str:
+    """A length of event time, in days from two days on."""
+    return f"{ms / DAY_MS:,.0f} days" if ms >= 2 * DAY_MS else clock_words(ms / 1_000)
 
 
 def fit_words(told: Backtested) -> str:

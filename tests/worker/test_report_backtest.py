@@ -17,7 +17,7 @@ from tests.worker.pages import BROWSER, HOSTILE, Read, check_drawn, check_figure
 from worker.backtest_judged import Judging
 from worker.backtest_told import Happening, ScoreSet
 from worker.report_backtest import page, write_page
-from worker.report_backtest_words import more_words, outcome_words, plain_words, when_words
+from worker.report_backtest_words import more_words, outcome_words, plain_words, span_words, when_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -315,13 +315,41 @@ def test_what_was_added_up_in_another_order_is_no_gain() -> None:
     assert not any("The gate let nothing through: " in words for words in more_words(Judging(told)))
 
 
+def test_retrainings_that_failed_are_told_with_their_reason() -> None:
+    """Where every verdict is a failure there is nothing that the gate could have let through."""
+    happened = tuple(
+        Happening(step=7, kind="verdict", version=None, words=f"failed: number {n}, at least 8 are needed")
+        for n in (1, 2)
+    )
+    run = msgspec.structs.replace(
+        samples.run("on-drift", 1), retrainings=2, promotions=0, gradient_steps=0, happened=happened
+    )
+    told = msgspec.structs.replace(samples.only(["never"], seeds=1), gate=True)
+    words = more_words(Judging(msgspec.structs.replace(told, runs=(*told.runs, run))))
+    assert "The gate let nothing through: 2 retrainings, no promotion." in words
+    assert "2 of 2 verdicts failed, the last one so: number 2, at least 8 are needed." in words
+    assert not any("--gate off" in one for one in words)
+
+
+def test_a_span_shorter_than_days_is_told_in_hours_and_minutes() -> None:
+    """A stream by the second is over within the hour, and too short for an interval over days."""
+    told = samples.only(["never"], seeds=1)
+    told = msgspec.structs.replace(told, begin_ms=told.online_ms - 1_200_000, end_ms=told.online_ms + 5_400_000)
+    assert span_words(told) == "20 min 0 s to learn from, then 1 h 30 min forecast as a live stream"
+    assert "The online span has 1 h 30 min: too little to rest much on." in more_words(Judging(told))
+    short = [msgspec.structs.replace(one, scores=msgspec.structs.replace(one.scores, daily=())) for one in told.runs]
+    assert "on too few days to tell skill from luck" in plain_words(
+        Judging(msgspec.structs.replace(told, runs=tuple(short)))
+    )
+
+
 def test_few_days_and_seeds_are_named() -> None:
     """A short span and one seed are reasons for doubt that stand in the head."""
     told = samples.only(["never"], seeds=1)
     assert any("With 1 seed luck" in words for words in more_words(Judging(told)))
     short = msgspec.structs.replace(told, end_ms=told.online_ms + 9 * samples.DAY_MS)
-    assert any("has 9 days: too few" in words for words in more_words(Judging(short)))
-    assert not any("seed luck" in words or "too few" in words for words in more_words(Judging(samples.told())))
+    assert any("has 9 days: too little" in words for words in more_words(Judging(short)))
+    assert not any("seed luck" in words or "too little" in words for words in more_words(Judging(samples.told())))
 
 
 def test_periods_are_read_as_people_say_them() -> None:
