@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from rich.markup import escape
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
     from worker.backtest_judged import Standing
     from worker.backtest_told import Backtested, LeadScore, PolicyRun, ScoreSet, SeriesScore
 
+Column = TypeVar("Column", str, int)
+
 MEASURES = {
     "mse": "MSE by lead",
     "mse_upto": "MSE, mean over leads 1 to",
     "skill": "skill against persistence by lead",
     "skill_seasonal": "skill against seasonal naive by lead",
 }
+BOUNDLESS = 100_000  # columns of a terminal that wraps nothing
 MOST_SERIES = 40  # rows of the table by series; all are in the JSON
 
 
@@ -38,8 +42,12 @@ def print_tables(told: Backtested, console: Console) -> None:
     chosen = judging.judged.chosen
     told_of = f"{counted(told.series, 'series', 'series')}, {span_words(told)}"
     _say(console, f"{told.file}: {told_of}; gate {'on' if told.gate else 'off'}, {counted(told.seeds, 'seed')}")
-    by_lead = (_by_lead(judging, chosen, measure) for measure in MEASURES)
-    for table in (_errors(judging, chosen), *by_lead, _costs(judging, chosen), _by_series(judging)):
+    shown = [_errors(judging, chosen)]
+    for measure in MEASURES:
+        shown += _fitting(console, told.leads, partial(_by_lead, judging, chosen, measure))
+    shown.append(_costs(judging, chosen))
+    shown += _fitting(console, [one.name for one in judging.standings], partial(_by_series, judging))
+    for table in shown:
         if table.row_count:
             console.print()
             console.print(table)
@@ -183,6 +191,18 @@ def _whole(value: float | None) -> float | None:
     return int(value) if value is not None and value == int(value) else value
 
 
+def _fitting(console: Console, columns: Sequence[Column], make: Callable[[Sequence[Column]], Table]) -> list[Table]:
+    """One table of all columns, or as many as it takes for no figure to be wrapped."""
+    free = console.options.update(max_width=BOUNDLESS)
+    for width in range(len(columns), 0, -1):
+        parts = -(-len(columns) // width)
+        even = -(-len(columns) // parts)
+        found = [make(columns[at : at + even]) for at in range(0, len(columns), even)]
+        if width == 1 or all(console.measure(table, options=free).maximum <= console.width for table in found):
+            return found
+    return []
+
+
 def _errors(judging: Judging, chosen: str | None) -> Table:
     several = judging.told.seeds > 1
     table = _table(
@@ -197,13 +217,14 @@ def _errors(judging: Judging, chosen: str | None) -> Table:
     return table
 
 
-def _by_lead(judging: Judging, chosen: str | None, measure: str) -> Table:
-    """A measure at each lead, a row for each way to forecast."""
+def _by_lead(judging: Judging, chosen: str | None, measure: str, leads: Sequence[int]) -> Table:
+    """A measure at each of these leads, a row for each way to forecast."""
     words = skill_words if measure.startswith("skill") else figure
-    table = _table(MEASURES[measure], *(str(lead) for lead in judging.told.leads))
+    table = _table(MEASURES[measure], *(str(lead) for lead in leads))
     for one in judging.standings:
         sets = judging.scores(one.name)
-        found = [_lead(scores) for scores in zip(*(scores.leads for scores in sets), strict=True)]
+        of_leads = zip(*(scores.leads for scores in sets), strict=True)
+        found = [_lead(scores) for scores in of_leads if scores[0].lead in leads]
         table.add_row(_named(one, chosen), *(words(lead[measure]) for lead in found), style=_style(one, chosen))
     return table
 
@@ -221,9 +242,8 @@ def _costs(judging: Judging, chosen: str | None) -> Table:
     return table
 
 
-def _by_series(judging: Judging) -> Table:
-    """The MSE of each series, a column for each way to forecast; the loudest first."""
-    names = [one.name for one in judging.standings]
+def _by_series(judging: Judging, names: Sequence[str]) -> Table:
+    """The MSE of each series, a column for each of these ways to forecast; the loudest first."""
     errors = {name: judging.by_series(name, lambda one: one.mse) for name in names}
     loudest = [series for series, _ in judging.loudest]
     table = _table("MSE by series", *names)

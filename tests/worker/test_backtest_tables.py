@@ -12,10 +12,12 @@ import pytest
 from rich.console import Console
 
 from tests.worker.backtest_samples import FIRST_DAY, LEADS, NAMES, POLICIES, SEEDS, TRAIN_DAYS, only, run, told
+from worker.backtest_judged import mean_of
 from worker.backtest_tables import MOST_SERIES, as_json, print_tables
+from worker.report_numbers import figure
 
 if TYPE_CHECKING:
-    from worker.backtest_told import Backtested
+    from worker.backtest_told import Backtested, ScoreSet
 
 
 def printed(of: Backtested, width: int = 120) -> str:
@@ -135,6 +137,28 @@ def test_a_terminal_of_eighty_columns_shows_all_figures() -> None:
     assert max(map(len, narrow.splitlines())) <= 80
     for table in ("over all leads", "MSE by lead", "MSE, mean over leads 1 to"):
         assert row(narrow, table, "never") == row(printed(told()), table, "never")
+
+
+def test_many_leads_take_several_tables_and_no_figure_is_wrapped() -> None:
+    """On eighty columns as on many: every lead has its figure, in one piece."""
+
+    def many(scores: ScoreSet) -> ScoreSet:
+        leads = tuple(msgspec.structs.replace(scores.leads[0], lead=lead) for lead in range(1, 25))
+        return msgspec.structs.replace(scores, leads=leads)
+
+    runs = tuple(msgspec.structs.replace(one, scores=many(one.scores)) for one in told().runs)
+    baselines = {name: many(scores) for name, scores in told().baselines.items()}
+    of = msgspec.structs.replace(told(), runs=runs, baselines=baselines, leads=tuple(range(1, 25)), horizon=24)
+    for width in (80, 160):
+        lines = printed(of, width=width).splitlines()
+        for table in ("MSE by lead", "skill against seasonal naive by lead"):
+            heads = [at for at, line in enumerate(lines) if line.strip().startswith(table)]
+            assert " ".join(lines[at].replace(table, "") for at in heads).split() == [str(n) for n in range(1, 25)]
+            for at in heads:
+                figures = [line.replace("▸", " ").split()[1:] for line in lines[at + 1 : at + 1 + len(POLICIES)]]
+                assert {len(row) for row in figures} == {len(lines[at].replace(table, "").split())}
+        one = figure(mean_of(run.scores.leads[0].mse for run in told().runs if run.policy == "never"))
+        assert sum(line.replace("▸", " ").split().count(one) for line in lines if " never" in line) >= 24
 
 
 def test_names_are_printed_as_they_are() -> None:
