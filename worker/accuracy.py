@@ -15,7 +15,7 @@ from rich.table import Table
 from scipy import stats
 
 from models.errors import DataError
-from worker.accuracy_sets import DAY_MS, GOAL, LEADS, REACH, BenchSet
+from worker.accuracy_sets import DAY_MS, GOAL, LEADS, OURS, REACH, BenchSet
 from worker.backtest import Wishes, backtest
 from worker.backtest_policies import parse_policy
 from worker.backtest_scene import scene_of
@@ -72,7 +72,9 @@ def rows(told: Backtested, one: BenchSet) -> list[Row]:
         by_seed = by_seed_of(told, policy)
         deviation = tuple(by_seed.std(axis=0, ddof=1).tolist()) if len(by_seed) > 1 else None
         found.append(Row(f"LSTM, {policy}", tuple(by_seed.mean(axis=0).tolist()), deviation))
-    return found + [Row(f"{name}, published", figures, published=True) for name, figures in one.published.items()]
+    for name, figures in one.published.items():
+        found.append(Row(name if name in OURS else f"{name}, published", figures, published=True))
+    return found
 
 
 def policies_of(told: Backtested) -> list[str]:

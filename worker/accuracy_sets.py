@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from consumers.observations import Columns, read_history
-from models.errors import ConfigError
+from models.errors import ConfigError, DataError
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ QUARTERLY: dict[str, Any] = {
 }
 
 Published = dict[str, tuple[float, float, float]]  # by method: MSE, mean over leads 1…H, H = 1, 24, 48
-DSOF = "best leak-free published (DSOF)"
+DSOF = "best leak-free (DSOF)"
 PROTOTYPE = "prototype of the recipe"
 REACH = "to reach"
 GOAL = "goal"
+OURS = (PROTOTYPE, REACH, GOAL)  # beside what others have published
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class BenchSet:
 
         Raises:
             ConfigError: the file is not there.
-            DataError: it can't be used.
+            DataError: it can't be used, or is cut off.
         """
         where = folder
         if self.package:
@@ -70,7 +71,14 @@ class BenchSet:
         found = read_history(
             where / self.file, self.columns, features=settings.model.features, target=settings.model.target
         )
-        return found if self.days is None else found.until(int(found.time_ms[0]) + self.days * DAY_MS)
+        wanted = self.learned_days + 1 if self.days is None else self.days
+        end_ms = int(found.time_ms[0]) + wanted * DAY_MS if len(found) else 0
+        if not len(found) or int(found.time_ms[-1]) < end_ms - settings.interval_ms:
+            had = 0.0 if not len(found) else (int(found.time_ms[-1]) - int(found.time_ms[0])) / DAY_MS
+            raise DataError(
+                f"{self.name}: {self.file} has {had:,.0f} days, and {wanted} are compared", "take the whole file"
+            )
+        return found if self.days is None else found.until(end_ms)
 
     def read_settings(self) -> Settings:
         """The settings of its runs."""

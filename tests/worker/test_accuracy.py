@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from consumers.observations import Columns
-from models.errors import ConfigError
+from models.errors import ConfigError, DataError
 from models.times import rfc3339
 from tests.worker import backtest_samples as samples
 from worker import accuracy, accuracy_sets, cli
@@ -73,7 +73,7 @@ def test_figures_are_means_and_deviations_over_seeds(leads: tuple[int, ...]) -> 
     found = {row.name: row for row in accuracy.rows(told(), bench_set(to_reach=(1.0, 2.0, 3.0)))}
     assert list(found) == [
         "persistence", "seasonal naive", "online RLS", *(f"LSTM, {name}" for name in samples.POLICIES),
-        "to reach, published",
+        "to reach",
     ]  # fmt: skip
     step = samples.issued()
     unit = samples.waves()[:, : samples.TRAIN_DAYS * samples.DAY].std(axis=1)[:, None, None]
@@ -85,8 +85,8 @@ def test_figures_are_means_and_deviations_over_seeds(leads: tuple[int, ...]) -> 
     )
     assert found["LSTM, always"].mean == pytest.approx(by_seed.mean(axis=0))
     assert found["LSTM, always"].deviation == pytest.approx(np.sqrt(by_seed.var(axis=0) * 3 / 2))
-    assert found["to reach, published"].mean == (1.0, 2.0, 3.0)
-    assert found["to reach, published"].published
+    assert found["to reach"].mean == (1.0, 2.0, 3.0)
+    assert found["to reach"].published
 
 
 def test_sentences_say_what_is_missed_and_by_how_much(leads: tuple[int, ...]) -> None:
@@ -188,3 +188,14 @@ def test_the_command_streams_a_set_and_writes_a_page(tmp_path: Path, monkeypatch
     assert all(len(row["mse"]) == 2 and min(row["mse"]) > 0 for row in found["rows"])
     assert {len(upto) for run in found["runs"] for upto in run["series"].values()} == {2}
     assert (tmp_path / "pages" / "tiny.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("days", [0, 30])
+def test_a_file_that_is_cut_off_is_not_set_beside_what_was_published(tmp_path: Path, days: int) -> None:
+    """Figures over another span say nothing beside those of the protocol."""
+    with (tmp_path / "ETTh2.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["date", "HUFL", "OT"])
+        rows.writerows([rfc3339(hour * HOUR_MS), hour % 24, hour % 7] for hour in range(24 * days))
+    with pytest.raises(DataError, match=f"ETTh2.csv has {days} days, and 600 are compared: take the whole file"):
+        chosen(("ETTh2",))[0].history(tmp_path)
