@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.errors import DataError
 from worker.backtest_judged import ALWAYS, Judging
 from worker.report_backtest_costs import costs, happened, runs
 from worker.report_backtest_scores import accuracy, leads, over_time, series
@@ -18,11 +16,13 @@ from worker.report_backtest_words import (
     plain_words,
     span_words,
 )
-from worker.report_html import Html, Pictures, document, number, section, tag, tile
+from worker.report_html import Html, Pictures, document, number, section, tag, tile, write
 from worker.report_numbers import DAY_MS, clock_words, figure, length_words, less_words, moment_words, share_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from worker.backtest_judged import Faced
     from worker.backtest_told import Backtested
 
@@ -48,10 +48,7 @@ def write_page(path: str | Path, told: Backtested) -> None:
     Raises:
         DataError: the file can't be written.
     """
-    try:
-        Path(path).write_text(page(told), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{str(path)!r} can't be written ({error})", "choose another --report") from error
+    write(path, page(told))
 
 
 def page(told: Backtested) -> str:

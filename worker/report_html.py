@@ -10,13 +10,16 @@ import hashlib
 import html
 import math
 import re
+from contextlib import suppress
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from models.audit import printable
+from models.errors import DataError
 from worker.report_numbers import NONE
 
 if TYPE_CHECKING:
@@ -172,3 +175,19 @@ def _plotly() -> str:
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # noqa: PLC0415 - slow, and only here
 
     return str(get_plotlyjs()).replace("</script", "<\\/script")
+
+
+def write(path: str | Path, text: str) -> None:
+    """Write a page; what was there stays until the new one is whole.
+
+    Raises:
+        DataError: it can't be written there.
+    """
+    aside = Path(f"{path}.part")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise DataError(f"{str(path)!r} can't be written ({error})", "choose another --report") from error

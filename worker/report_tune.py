@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.errors import DataError
-from worker.report_html import Html, Pictures, document, number, section, tag, tile
+from worker.report_html import Html, Pictures, document, number, section, tag, tile, write
 from worker.report_numbers import clock_words, figure, length_words, less_words, moment_words, skill_words
 from worker.report_tune_learning import learning, settings
 from worker.report_tune_sections import check, everything, paste, ranking, repeats, spans
@@ -24,6 +22,8 @@ from worker.report_tune_words import (
 from worker.report_words import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from worker.tune_told import Tuned
 
 ERRORS = (
@@ -50,10 +50,7 @@ def write_page(path: str | Path, told: Tuned) -> None:
     Raises:
         DataError: the file can't be written.
     """
-    try:
-        Path(path).write_text(page(told), encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"{str(path)!r} can't be written ({error})", "choose another --report") from error
+    write(path, page(told))
 
 
 def page(told: Tuned) -> str:
