@@ -199,14 +199,16 @@ class _Days(NamedTuple):
         return cls(np.array(day, np.int64), pairs, *(np.array([of[one][1] for one in day]) for of in (mine, theirs)))
 
     def interval(self, share: float) -> tuple[float, float]:
-        """The interval of the share of error that is spared: the bootstrap of the ratio made linear around it."""
-        whole = float((self.pairs * self.theirs).mean()) if len(self.day) else 0.0
-        if len(self.day) < LEAST_DAYS or not whole > 0:
+        """The interval of the share of error that is spared: the bootstrap of the ratio's logarithm, made linear.
+
+        On the logarithm, as who is worse by forty times is no less sure than who is better by as much.
+        """
+        mine, theirs = ((self.pairs * errors).mean() if len(self.day) else 0.0 for errors in (self.mine, self.theirs))
+        if len(self.day) < LEAST_DAYS or not (mine > 0 and theirs > 0 and share < 1):
             return math.nan, math.nan
-        spared = self.pairs * (self.theirs - self.mine)
-        rest = spared - float(spared.mean()) / whole * self.pairs * self.theirs
-        low, high = bootstrap_interval(rest, seed=SEED, level=LEVEL)
-        return share + low / whole, share + high / whole
+        moved = self.pairs * (self.mine / mine - self.theirs / theirs)
+        low, high = bootstrap_interval(moved, seed=SEED, level=LEVEL)
+        return 1.0 - (1.0 - share) * math.exp(high), 1.0 - (1.0 - share) * math.exp(low)
 
     def weeks(self) -> Floats:
         """The other's error less the one's in each week of the span, as a sum."""

@@ -217,6 +217,17 @@ def test_the_interval_is_that_of_a_resampled_ratio() -> None:
     assert 0.05 < faced.high - faced.low < 1
 
 
+@pytest.mark.parametrize("factor", [0.02, 0.5, 50.0])
+def test_it_is_as_sure_who_is_worse_as_who_is_better(factor: float) -> None:
+    """Seen from the other side an interval is turned, by however much the errors differ."""
+    judging = Judging(samples.swapped(persistence=factor))
+    one, other = judging.faced("never", "persistence"), judging.faced("persistence", "never")
+    assert one is not None
+    assert other is not None
+    assert (1 - other.low, 1 - other.high) == pytest.approx((1 / (1 - one.high), 1 / (1 - one.low)))
+    assert one.clear == other.clear
+
+
 def test_errors_that_go_together_leave_no_doubt() -> None:
     """Of one that always makes half of the other's error the share is certain, however much both change."""
     runs = [one for one in samples.told().runs if one.policy == "never"]
