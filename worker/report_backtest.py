@@ -8,13 +8,13 @@ from worker.backtest_judged import ALWAYS, Judging
 from worker.report_backtest_costs import costs, happened, runs
 from worker.report_backtest_scores import accuracy, leads, over_time, series
 from worker.report_backtest_words import (
-    TONES,
     fit_words,
     interval_words,
     more_words,
     outcome_words,
     plain_words,
     span_words,
+    tone,
 )
 from worker.report_html import Html, Pictures, document, number, section, tag, tile, write
 from worker.report_numbers import DAY_MS, clock_words, figure, length_words, less_words, moment_words, share_words
@@ -94,7 +94,7 @@ def _head(judging: Judging) -> Html:
         tag("p", plain_words(judging), class_="sentence"),
         tag("ul", *(tag("li", words) for words in more_words(judging))),
         tag("dl", *(part for name, words in facts for part in (tag("dt", name), tag("dd", words)))),
-        class_=TONES[judging.judged.advice],
+        class_=tone(judging),
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FEW_DAYS = 28  # of the online span: with fewer, days say little
 FEW_SEEDS = 3
+MANY_SEEDS = 5
 FAILED = "failed: "  # begins the words of a verdict on a retraining that did not come to an end
 LIKE_MUCH = 1.5  # times the gradient steps: what differs more was not trained alike
 TONES: dict[Advice, str] = {
@@ -60,9 +61,25 @@ def interval_words(faced: Faced) -> str:
     return f"95 %: {words}" if words else ""
 
 
+def _on_too_few_seeds(judging: Judging) -> Faced | None:
+    """The policy with the least error of all, against the frozen LSTM, where only the seeds leave that open."""
+    faced = judging.judged.against_frozen
+    if faced is None or faced.clear or not faced.low > 0 or not 1 < faced.seeds < MANY_SEEDS:
+        return None
+    beside = judging.faced(faced.name, judging.judged.baseline)
+    return faced if beside is None or beside.share > 0 else None
+
+
+def tone(judging: Judging) -> str:
+    """The colour of the advice."""
+    return TONES["undecided" if _on_too_few_seeds(judging) is not None else judging.judged.advice]
+
+
 def outcome_words(judging: Judging) -> str:
     """The advice in a few words."""
     judged = judging.judged
+    if _on_too_few_seeds(judging) is not None:
+        return "too few seeds to tell"
     return {
         "updating": f"{judged.chosen} pays",
         "frozen": "updating does not pay",
@@ -76,6 +93,14 @@ def outcome_words(judging: Judging) -> str:
 def plain_words(judging: Judging) -> str:
     """What to do, for who reads one line."""
     judged, faced = judging.judged, judging.judged.against_baseline
+    better = _on_too_few_seeds(judging)
+    if better is not None:
+        beside = judging.faced(better.name, judged.baseline)
+        more = f", and {less_words(beside.share)} than {spoken(beside.other)}" if beside is not None else ""
+        return (
+            f"{better.name} makes {less_words(better.share)} error than the frozen LSTM{more}, but "
+            f"{counted(better.seeds, 'seed')} can't tell that from luck: run it with --seeds {MANY_SEEDS}."
+        )
     if judged.lstm is None or judged.advice == "nothing":
         best = f"; of the baselines {spoken(judged.baseline)} is the best" if judged.baseline else ""
         return f"No policy was scored{best}."
@@ -128,14 +153,16 @@ def more_words(judging: Judging) -> list[str]:
         found.append(faced_words(judged.against_baseline))
     if judged.against_control is not None:
         found.append(_control_words(judged.against_control, told))
-    if judged.advice in ("undecided", "baseline") and judged.against_frozen is not None:
-        pays = judged.against_frozen.clear and judged.against_frozen.share > 0
+    told_apart = None if _on_too_few_seeds(judging) is not None else judged.against_frozen
+    if judged.advice in {"undecided", "baseline"} and told_apart is not None:
+        pays = told_apart.clear and told_apart.share > 0
         found.append(f"Of the policies, {judged.lstm} is the one to take." if pays else "Updating does not pay either.")
     found += gate_words(told)
     if told.end_ms - told.online_ms < FEW_DAYS * DAY_MS:
         found.append(f"The online span has {_long(told.end_ms - told.online_ms)}: too little to rest much on.")
     if judged.lstm is not None and told.seeds < FEW_SEEDS:
-        found.append(f"With {counted(told.seeds, 'seed')} luck of training can't be told from skill: --seeds 5.")
+        seeds = counted(told.seeds, "seed")
+        found.append(f"With {seeds} luck of training can't be told from skill: --seeds {MANY_SEEDS}.")
     return found
 
 

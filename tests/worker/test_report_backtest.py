@@ -285,6 +285,24 @@ def test_a_difference_that_the_seeds_do_not_share_is_no_advice() -> None:
     assert any("That may be luck." in words for words in more_words(judging))
 
 
+def test_two_seeds_leave_open_what_the_days_say() -> None:
+    """The policy with the least error is named, with what to run; one that a baseline beats is not."""
+    told = samples.only(["never", "on-drift"], seeds=2, baselines={})
+    factors = {1: 0.2, 2: 0.9}
+    runs = tuple(
+        msgspec.structs.replace(one, scores=samples.times(one.scores, factors[one.seed]))
+        if one.policy == "on-drift" else one
+        for one in told.runs
+    )  # fmt: skip
+    two = msgspec.structs.replace(told, runs=runs)
+    judging = Judging(two)
+    assert outcome_words(judging) == "too few seeds to tell"
+    assert "but 2 seeds can't tell that from luck: run it with --seeds 5." in plain_words(judging)
+    assert "Updating does not pay either." not in more_words(judging)
+    beaten = msgspec.structs.replace(two, baselines={"rls": samples.times(runs[0].scores, 0.01)})
+    assert outcome_words(Judging(beaten)) != "too few seeds to tell"
+
+
 def test_what_more_training_alone_gains_is_told() -> None:
     """Against the control the gain is due to what is new; where the control does as well, the page says so."""
     told = samples.told()
