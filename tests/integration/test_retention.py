@@ -16,7 +16,7 @@ HOUR_MS = 3_600_000
 RETENTION_STEPS = 48
 STEPS = 900
 SERIES = 4
-SLACK_STEPS = 60  # trimming looks once in so many commits, and waits for a snapshot
+SLACK_STEPS = 150  # trimming looks once in so many commits, and waits for a snapshot, which is late on a busy machine
 
 
 def test_blocks_beyond_the_retention_go_and_a_recovery_from_the_rest_is_exact(new_stack: NewStack) -> None:
