@@ -5,6 +5,9 @@ The file has a column `date` and one column of values for each series.
 
 from __future__ import annotations
 
+import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +18,6 @@ from worker.durations import Duration
 from worker.settings import load
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from consumers.history import History
     from models.architecture import Architecture, Weights
     from worker.settings import Settings
@@ -25,6 +26,27 @@ FILE = "ETTm1.csv.gz"
 ROWS = 57_600
 DAY_ROWS = 96
 DAY_MS = 86_400_000
+
+
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """The options that these benchmarks share."""
+    parser = argparse.ArgumentParser(description=doc)
+    parser.add_argument("--data", default="../shared/data", help=f"folder of {FILE} (default: %(default)s)")
+    parser.add_argument("--units", type=int, nargs="+", default=[64, 64], help="of each layer (default: 64 64)")
+    parser.add_argument("--horizon", type=int, default=24, help="leads (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="of TensorFlow (default: %(default)s)")
+    parser.add_argument("--turns", type=int, default=3, help="how often each is timed (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
+    return parser
+
+
+def file_of(words: argparse.Namespace) -> Path | None:
+    """The file; None where it is not there, which is said."""
+    path = Path(words.data) / FILE
+    if path.exists():
+        return path
+    print(f"{path} is not there: name its folder with --data", file=sys.stderr)
+    return None
 
 
 def history_of(path: Path, rows: int) -> History:

@@ -8,29 +8,30 @@ clock, because whatever else the machine does slows the clock alone.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from benchmarks._ettm1 import (
     DAY_ROWS,
-    FILE,
     ROWS,
     architecture_of,
+    file_of,
     history_of,
     keras_model,
+    parser_of,
     settings_of,
     weights_of,
 )
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
+    from pathlib import Path
 
     from worker.backtest_scene import Scene
 
@@ -48,19 +49,12 @@ class Took(NamedTuple):
 
 def main() -> int:
     """Print a table, or with --json one object."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="../shared/data", help=f"folder of {FILE} (default: %(default)s)")
+    parser = parser_of(__doc__)
     parser.add_argument("--rows", type=int, default=ROWS, help="rows of the file (default: %(default)s)")
-    parser.add_argument("--units", type=int, nargs="+", default=[64, 64], help="of each layer (default: 64 64)")
-    parser.add_argument("--horizon", type=int, default=24, help="leads (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of TensorFlow (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=3, help="how often each is timed (default: %(default)s)")
     parser.add_argument("--keras-steps", type=int, default=500, help="steps that Keras takes (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
     words = parser.parse_args()
-    path = Path(words.data) / FILE
-    if not path.exists():
-        print(f"{path} is not there: name its folder with --data", file=sys.stderr)
+    path = file_of(words)
+    if path is None:
         return 2
     told = measured(path, words)
     if words.json:

@@ -9,28 +9,30 @@ each ends with is told too, and how long each takes until its loss is that of Ke
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from benchmarks._ettm1 import (
     DAY_ROWS,
-    FILE,
     ROWS,
     architecture_of,
+    file_of,
     history_of,
     keras_model,
+    parser_of,
     settings_of,
     weights_of,
 )
 
 if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
     from models.architecture import Architecture, Weights
     from models.sequences import Sequences
     from models.training import Trainer
@@ -50,19 +52,12 @@ class Epoch(NamedTuple):
 
 def main() -> int:
     """Print a table, or with --json one object."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="../shared/data", help=f"folder of {FILE} (default: %(default)s)")
+    parser = parser_of(__doc__)
     parser.add_argument("--days", type=int, default=30, help="days to train on (default: %(default)s)")
-    parser.add_argument("--units", type=int, nargs="+", default=[64, 64], help="of each layer (default: 64 64)")
-    parser.add_argument("--horizon", type=int, default=24, help="leads (default: %(default)s)")
     parser.add_argument("--chunk", type=int, default=48, help="steps of back-propagation (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of TensorFlow (default: %(default)s)")
-    parser.add_argument("--turns", type=int, default=3, help="how often each is timed (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
     words = parser.parse_args()
-    path = Path(words.data) / FILE
-    if not path.exists():
-        print(f"{path} is not there: name its folder with --data", file=sys.stderr)
+    path = file_of(words)
+    if path is None:
         return 2
     told = measured(path, words)
     if words.json:

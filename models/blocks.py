@@ -76,6 +76,12 @@ class Block:
         )
 
 
+def part_of(block: Block, begin: int, end: int) -> Block:
+    """The observations `begin…end` of a block, by their number, as a block of its own; they are not none."""
+    part = block.take(np.arange(begin, min(end, len(block))))
+    return replace(part, start=int(part.offset[0]), end=int(part.offset[-1]) + 1)
+
+
 def empty_block(at: int, features: int) -> Block:
     """A block of no observation at offset `at`: what a roster commit carries."""
     none = np.empty(0, np.int64)

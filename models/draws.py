@@ -53,6 +53,11 @@ class Windows:
         """About how many windows an epoch has of recent data."""
         return self._passes * len(self._cells(self._recent, 0))
 
+    def mix(self, recent_share: float) -> None:
+        """Let each epoch draw so many old windows that this share of all is recent; none where nothing is old."""
+        recent = self.recent_windows()
+        self.old_windows = round(recent * (1.0 - recent_share) / recent_share) if self._old[1] > self._old[0] else 0
+
     def draw(self, rng: np.random.Generator) -> Lanes:
         """The windows of one epoch, in no order."""
         parts = [

@@ -23,6 +23,11 @@ EXPLODED = "exploded"  # a diagnosis
 DIVERGED = 10.0  # times the validation loss before training
 
 
+def known(value: float) -> float | None:
+    """The value, None where it is no number: JSON has none such."""
+    return value if math.isfinite(value) else None
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """How a version is trained.

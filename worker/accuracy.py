@@ -68,18 +68,13 @@ def measure(
 def rows(told: Backtested, one: BenchSet) -> list[Row]:
     """Ours, the baselines, and what others have published."""
     found = [Row(TITLES[name], _upto(scores)) for name, scores in told.baselines.items()]
-    for policy in policies_of(told):
+    for policy in told.policies:
         by_seed = by_seed_of(told, policy)
         deviation = tuple(by_seed.std(axis=0, ddof=1).tolist()) if len(by_seed) > 1 else None
         found.append(Row(f"LSTM, {policy}", tuple(by_seed.mean(axis=0).tolist()), deviation))
     for name, figures in one.published.items():
         found.append(Row(name if name in OURS else f"{name}, published", figures, published=True))
     return found
-
-
-def policies_of(told: Backtested) -> list[str]:
-    """The policies, in their order."""
-    return list(dict.fromkeys(run.policy for run in told.runs))
 
 
 def by_seed_of(told: Backtested, policy: str) -> np.ndarray:
@@ -105,7 +100,7 @@ def tables(told: Backtested, one: BenchSet) -> list[Table]:
         each.add_column(name, justify="right")
     for name, scores in told.baselines.items():
         each.add_row(TITLES[name], *(_figure(_last(scores, series), None) for series in names))
-    for policy in policies_of(told):
+    for policy in told.policies:
         runs = [run.scores for run in told.runs if run.policy == policy]
         means = [float(np.mean([_last(scores, series) for scores in runs])) for series in names]
         each.add_row(f"LSTM, {policy}", *(_figure(mean, None) for mean in means))
@@ -116,7 +111,7 @@ def sentences(told: Backtested, one: BenchSet) -> list[str]:
     """What holds of a set, and what does not, each in a sentence with its figures."""
     found = []
     frozen = by_seed_of(told, FROZEN)
-    for policy in policies_of(told):
+    for policy in told.policies:
         ours = by_seed_of(told, policy)
         mean = ours.mean(axis=0)
         for name in (REACH, GOAL):

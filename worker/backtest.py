@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from worker.backtest_told import Backtested
 from worker.executors import PROCESSES, Work, trainings
 from worker.progress import progress
 from worker.quiet import start_tensorflow
+from worker.wiring_updating import training_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -129,10 +130,6 @@ def fit_one(scene: Scene, seed: int, sign: Path) -> First:
         DataError, VersionError: as `Material.fit`.
     """
     start_tensorflow(scene.settings.network.threads)
-    from dataclasses import replace  # noqa: PLC0415
-
-    from worker.wiring_updating import training_settings  # noqa: PLC0415
-
     settings = replace(training_settings(scene.settings), seed=seed)
 
     def on_epoch(epoch: EpochReport) -> None:
@@ -186,28 +183,11 @@ def baselines_of(scene: Scene, leads: Sequence[int]) -> dict[str, ScoreSet]:
     return baselines(_truth(scene), scene.settings.model.horizon, scene.online_step, leads)
 
 
-class _Prepared:
-    """A scene by its identity: the same file's material is prepared once in a process."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Prepared) and other.scene.id == self.scene.id
-
-    def __hash__(self) -> int:
-        return hash(self.scene.id)
-
-
-def _material(scene: Scene) -> Material:
-    return _prepared(_Prepared(scene))
-
-
 @lru_cache(maxsize=1)
-def _prepared(key: _Prepared) -> Material:
+def _material(scene: Scene) -> Material:
+    """What can be learned from the file, prepared once in a process."""
     from worker.backtest_update import Material  # noqa: PLC0415 - this brings TensorFlow
 
-    scene = key.scene
     return Material(scene.block, scene.names, scene.settings.series_form(), scene.architecture)
 
 

@@ -91,7 +91,7 @@ class Judging:
     def standings(self) -> tuple[Standing, ...]:
         """Policies and baselines, the least error first."""
         found = [_baseline(name, scores) for name, scores in self.told.baselines.items()]
-        names = dict.fromkeys(run.policy for run in self.told.runs)
+        names = self.told.policies
         policies = {name: _policy(name, self.runs(name)) for name in names}
         shared = [_shared(one, policies.get(FROZEN), policies.get(ALWAYS)) for one in policies.values()]
         return tuple(sorted([*found, *shared], key=_rank))

@@ -13,9 +13,10 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from models.blocks import part_of
 from models.weights import weights_to_bytes
 from worker.backtest_policies import DAY_MS, Policy
-from worker.backtest_stage import Stage, cut, pieces
+from worker.backtest_stage import Stage, pieces
 from worker.backtest_told import Happening, Kind, PolicyRun
 from worker.backtest_updating import ACTOR, Desks, Gated, Plain, Spent, trained_on
 from worker.counting import Counting
@@ -151,8 +152,8 @@ class Run:
         online = scene.row(scene.online_step)
         behind = min(scene.row(scene.online_step - settings.spin_up_steps), online - 1)
         if behind:
-            self._stage.pass_by(cut(scene.block, 0, behind))
-        self._stage.fold(cut(scene.block, behind, online))
+            self._stage.pass_by(part_of(scene.block, 0, behind))
+        self._stage.fold(part_of(scene.block, behind, online))
         self._follow(scene.online_step)
         if self._policy.updates:
             self._overseer.open()
@@ -162,13 +163,13 @@ class Run:
         scene = self._scene
         begin, end = scene.row(scene.online_step), len(scene.block)
         if not self._policy.updates:
-            yield from pieces(cut(scene.block, begin, end), max(1, PIECE_CELLS // scene.settings.model.horizon))
+            yield from pieces(part_of(scene.block, begin, end), max(1, PIECE_CELLS // scene.settings.model.horizon))
             return
         step, last = scene.online_step, int(scene.block.step[-1])
         while step <= last:
             first, until = scene.row(step), scene.row(step + scene.tick_steps)
             if until > first:
-                yield cut(scene.block, first, until)
+                yield part_of(scene.block, first, until)
             step += scene.tick_steps
 
     def _look(self, folded: Folded, newest: int) -> None:

@@ -32,9 +32,9 @@ class UpdateRules:
     recent_share: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
-    """What all runs over a file have in common."""
+    """What all runs over a file have in common; told apart by its id."""
 
     id: str  # of the file and the settings: what is prepared of it is kept by it
     settings: Settings
@@ -42,6 +42,12 @@ class Scene:
     names: tuple[str, ...]
     online_step: int  # what is before it, the first version is fitted on
     gate: bool
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Scene) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     @property
     def tick_steps(self) -> int:

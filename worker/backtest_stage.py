@@ -9,13 +9,11 @@ The copies stand in for the snapshots of a ledger.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 from consumers.roster import Seat, incumbent_of, reseated, shadows_of, wanted
 from consumers.stream import Partition, Version, fold
+from models.blocks import part_of
 from models.network import Network
 from models.scaling import SeriesState
 
@@ -130,14 +128,7 @@ class Stage:
 def pieces(block: Block, size: int) -> Iterator[Block]:
     """A block in pieces of so many observations; their offsets follow each other."""
     for first in range(0, len(block), size):
-        piece = block.take(np.arange(first, min(first + size, len(block))))
-        yield replace(piece, start=int(piece.offset[0]), end=int(piece.offset[-1]) + 1)
-
-
-def cut(block: Block, begin: int, end: int) -> Block:
-    """The observations `begin…end`, by their number, as a block of its own."""
-    piece = block.take(np.arange(begin, end))
-    return replace(piece, start=int(piece.offset[0]), end=int(piece.offset[-1]) + 1)
+        yield part_of(block, first, first + size)
 
 
 def _copied(state: SeriesState) -> SeriesState:

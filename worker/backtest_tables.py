@@ -77,7 +77,7 @@ def as_json(told: Backtested) -> str:
             "seeds": told.seeds,
             "fit_s": told.fit_s,
             "says": plain_words(judging),
-            "policies": [_policy(judging, name) for name in dict.fromkeys(run.policy for run in told.runs)],
+            "policies": [_policy(judging, name) for name in told.policies],
             "baselines": [
                 {"baseline": name, **_scored(judging, name), "daily": _daily(scores)}
                 for name, scores in told.baselines.items()

@@ -108,3 +108,8 @@ class Backtested(msgspec.Struct, frozen=True, kw_only=True):
     fit_s: tuple[float, ...]  # by seed
     baselines: dict[str, ScoreSet]  # BASELINES
     runs: tuple[PolicyRun, ...]
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The names of those that were run, in their order."""
+        return tuple(dict.fromkeys(run.policy for run in self.runs))

@@ -99,11 +99,13 @@ class Material:
         sequences = self.until(step if old_end is None else old_end)
         end = sequences.steps
         begin = max(0, end - rules.recent_steps)
-        recent, old = ((begin, end), (0, begin)) if old_end is None else ((0, 0), (0, end))
-        windows = Windows(sequences, rules.chunk, recent, old, least_steps=1)
-        fresh = Windows(sequences, rules.chunk, (begin, end)).recent_windows()
-        share = rules.recent_share if old_end is None else 0.0
-        windows.old_windows = round(fresh * (1.0 - share) / rules.recent_share) if old[1] else 0
+        if old_end is None:
+            windows = Windows(sequences, rules.chunk, (begin, end), (0, begin), least_steps=1)
+            windows.mix(rules.recent_share)
+        else:
+            windows = Windows(sequences, rules.chunk, (0, 0), (0, end), least_steps=1)
+            like = Windows(sequences, rules.chunk, (begin, end))
+            windows.old_windows = round(like.recent_windows() / rules.recent_share) if end else 0
         seed = (settings.seed + SEED_STRIDE * number) % 2**31
         learning = replace(settings, rate=rules.rate, batch_lanes=rules.windows, seed=seed)
         return update(first.architecture, sequences, windows, learning, weights, rules.passes)

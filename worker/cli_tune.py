@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from models.errors import ConfigError, DataError
+from models.errors import ConfigError
 from worker.cli_history import of_history, plan_of, read
 from worker.durations import parse_duration
 
@@ -131,10 +131,7 @@ def tune(session: Session, /, file: str, as_json: bool, report: str | None, **op
     if report is not None:
         from worker.report_tune import write_page
 
-        try:
-            write_page(report, told)
-        except OSError as error:
-            raise DataError(f"{report!r} can't be written ({error})", "choose another --report") from error
+        write_page(report, told)
     if as_json:
         import msgspec
 

@@ -48,7 +48,7 @@ def color_of(judging: Judging, name: str) -> str:
     """The colour of a way to forecast, the same in every picture."""
     if name in OTHERS:
         return OTHERS[name]
-    names = [one for one in dict.fromkeys(run.policy for run in judging.told.runs) if one not in OTHERS]
+    names = [one for one in judging.told.policies if one not in OTHERS]
     return POLICIES[names.index(name) % len(POLICIES)] if name in names else PALETTE[0]
 
 

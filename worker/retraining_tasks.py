@@ -9,7 +9,6 @@ prepares it: by the series state over each stretch from its empty beginning.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -20,8 +19,10 @@ import numpy as np
 from consumers.roster import Seat
 from consumers.stream import Partition, Version, fold
 from models.architecture import Architecture
+from models.blocks import part_of
 from models.errors import DataError
 from models.forecaster import DAY_MS
+from models.learning import known
 from models.scaling import SeriesState
 from models.strategies import CONTROL
 from models.tally import Scorer
@@ -165,8 +166,7 @@ def _material(lesson: Lesson, wanted: Attempt, sequences: Sequences, settings: T
     found = []
     for end in (cuts.train_end, cuts.validation_end):
         windows = Windows(sequences, settings.chunk, clock(recent_begin, end), old, passes)
-        share = lesson.recent_share
-        windows.old_windows = round(windows.recent_windows() * (1.0 - share) / share) if old[1] > old[0] else 0
+        windows.mix(lesson.recent_share)
         found.append(windows)
     return Material(found[0], clock(recent_begin, cuts.train_end), validation, found[1])
 
@@ -186,15 +186,10 @@ def _attempted(wanted: Attempt, outcome: TrainingOutcome) -> Attempted:
         gradient_steps=outcome.kept_steps,
         seconds=outcome.seconds,
         curve=tuple(
-            Epoch(epoch=e.epoch, train_loss=_number(e.train_loss), validation_loss=_number(e.validation_loss))
+            Epoch(epoch=e.epoch, train_loss=known(e.train_loss), validation_loss=known(e.validation_loss))
             for e in outcome.curve
         ),
     )
-
-
-def _number(value: float) -> float | None:
-    """The value, None where it is no number: JSON has none such."""
-    return value if math.isfinite(value) else None
 
 
 def judge(lesson: Lesson, contenders: Mapping[str, tuple[bytes, bytes]], begin: int, end: int) -> Losses:
@@ -243,6 +238,4 @@ def _replayed(partition: Partition, segment: Block, versions: Mapping[int, Versi
             offset = int(segment.offset[start])
             partition.seat([Seat(number, "shadow", offset, offset) for number in versions], versions)
         last = min(start, first + PIECE_CELLS) if first < start else first + size
-        piece = segment.take(np.arange(first, min(last, len(segment))))
-        piece = replace(piece, start=int(piece.offset[0]), end=int(piece.offset[-1]) + 1)
-        yield fold([(partition, piece)], versions)[0].block
+        yield fold([(partition, part_of(segment, first, last))], versions)[0].block

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.errors import VersionError
-from models.learning import EXPLODED
+from models.learning import EXPLODED, known
 from models.scaling import SeriesState
 from models.skill import mean_skill
 from worker.fit import prepared
@@ -69,13 +69,13 @@ def learn(block: Block, plan: FitPlan, spans: Spans, split: int) -> Run:
 def _scored(skill: TailSkill) -> dict[str, Any]:
     """Errors and skill of a run, as its fields."""
     return {
-        "mse": _number(_mean(skill.version.mse)),
-        "leads": tuple(_number(value) for value in skill.version.mse.tolist()),
-        "skill_persistence": _number(mean_skill(skill.persistence[0].mse, skill.persistence[1].mse)),
-        "skill_seasonal": _number(mean_skill(skill.seasonal[0].mse, skill.seasonal[1].mse)),
+        "mse": known(_mean(skill.version.mse)),
+        "leads": tuple(known(value) for value in skill.version.mse.tolist()),
+        "skill_persistence": known(mean_skill(skill.persistence[0].mse, skill.persistence[1].mse)),
+        "skill_seasonal": known(mean_skill(skill.seasonal[0].mse, skill.seasonal[1].mse)),
         "pairs": int(skill.version.count.sum()),
-        "persistence": _number(_mean(skill.persistence[1].mse)),
-        "seasonal": _number(_mean(skill.seasonal[1].mse)),
+        "persistence": known(_mean(skill.persistence[1].mse)),
+        "seasonal": known(_mean(skill.seasonal[1].mse)),
     }
 
 
@@ -98,15 +98,10 @@ def _exploded(curve: list[EpochReport], words: str, split: int, seed: int) -> Ru
 
 
 def _learned(train_loss: float, validation_loss: float) -> Learned:
-    return Learned(train_loss=_number(train_loss), validation_loss=_number(validation_loss))
+    return Learned(train_loss=known(train_loss), validation_loss=known(validation_loss))
 
 
 def _mean(values: NDArray[np.float64]) -> float:
     """The mean over the leads that have a pair; NaN: none has."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if len(known) else math.nan
-
-
-def _number(value: float) -> float | None:
-    """The value, None where it is no number: JSON has none such."""
-    return value if math.isfinite(value) else None
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if len(there) else math.nan

@@ -137,3 +137,12 @@ def check_drawn(text: str, folder: Path) -> None:
         assert drawn.count(mark) == traces.count(kind)
     assert "onerror=" not in re.sub(r"&lt;[^<>]*|\"[^\"]*\"", "", drawn)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+
+
+def check_reads_well(text: str) -> None:
+    """Nothing is loaded, figures are plotly's, no programmer's word is read, and how it was measured is said."""
+    check_loads_nothing(text)
+    read = Read(text)
+    check_figures(read)
+    assert not re.search(r"\b(None|nan|inf|null|undefined)\b", read.text)
+    assert "How this was measured" in read.text

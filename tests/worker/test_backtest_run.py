@@ -12,14 +12,13 @@ import pytest
 
 from consumers.roster import Seat
 from consumers.stream import Partition, Version, fold
-from models.blocks import Block
+from models.blocks import Block, part_of
 from models.errors import DataError
 from models.network import Network
 from worker.backtest_policies import DAY_MS, Policy, parse_policy
 from worker.backtest_run import Run
 from worker.backtest_scene import First, Scene
 from worker.backtest_scores import Scores, Truth
-from worker.backtest_stage import cut
 from worker.backtest_told import PolicyRun
 from worker.backtest_update import Material
 from worker.quiet import start_tensorflow
@@ -148,10 +147,10 @@ def test_whoever_answers_forecasts_as_if_it_had_run_alone_since_its_spin_up() ->
     alone = Partition(form)
     online = scene.row(scene.online_step)
     start = scene.row(scene.online_step - SETTINGS.spin_up_steps)
-    fold([(alone, cut(scene.block, 0, start))], {})
+    fold([(alone, part_of(scene.block, 0, start))], {})
     version = Version(1, first.architecture, Network(first.architecture, first.weights))
     alone.seat([Seat(1, "incumbent", start, start)], {1: version})
-    (folded,) = fold([(alone, cut(scene.block, start, len(scene.block)))], {1: version})
+    (folded,) = fold([(alone, part_of(scene.block, start, len(scene.block)))], {1: version})
     assert np.array_equal(issued.forecasts, folded.forecasts[1][online - start :])
     assert told.versions == ((1, scene.online_step),)
 
