@@ -15,6 +15,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.net.compat import KafkaNetClient
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
 from kafka.structs import OffsetAndMetadata
@@ -86,6 +87,30 @@ def calling(work: Callable[[], T]) -> T:
         ) from error
 
 
+def opened(kind: Callable[..., T], options: Mapping[str, Any]) -> T:
+    """A client of Kafka, `kind(**options)`. One that can't be made leaves nothing behind.
+
+    kafka-python's own constructors leave their I/O thread and its sockets when no broker answers: a service that
+    waits for its broker would gather them until it has no files left.
+
+    Raises:
+        ServiceUnreachable: Kafka did not answer.
+        ConfigError: it refused the user, or its client the settings.
+    """
+    begun: list[KafkaNetClient] = []
+
+    def connections(**configs: Any) -> KafkaNetClient:
+        begun.append(KafkaNetClient(**configs))
+        return begun[-1]
+
+    try:
+        return calling(lambda: kind(**options, kafka_client=connections))
+    except BaseException:
+        for client in begun:
+            client.close()
+        raise
+
+
 @dataclass(frozen=True)
 class Change:
     """Partitions came to this consumer, are given up, or were already lost to another."""
@@ -137,7 +162,7 @@ class Source:
             if instance:
                 options["group_instance_id"] = instance
         self._manual = manual
-        self._consumer = calling(lambda: KafkaConsumer(**options))
+        self._consumer = opened(KafkaConsumer, options)
         if manual:
             found = tuple(range(self.partition_count()))
             self._consumer.assign([self._tp(p) for p in found])

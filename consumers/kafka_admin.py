@@ -9,7 +9,7 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import NewTopic, OffsetSpec
 
-from consumers.kafka import calling, client_options
+from consumers.kafka import calling, client_options, opened
 from models.errors import KillickError, ServiceUnreachable
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Admin:
 
     def __init__(self, bootstrap_servers: str, **security: str) -> None:
         options = client_options(bootstrap_servers, **security)
-        self._admin = calling(lambda: KafkaAdminClient(**options))
+        self._admin = opened(KafkaAdminClient, options)
 
     def partitions(self, topic: str) -> int | None:
         """How many partitions a topic has; None: it is not there."""

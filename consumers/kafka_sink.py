@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from consumers.kafka import LOOKUP_TIMEOUT_MS, calling, client_options
+from consumers.kafka import LOOKUP_TIMEOUT_MS, client_options, opened
 from models.errors import ServiceUnreachable
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Sink:
         }
         self._options = options
         self._letters = frozenset(letters)
-        self._producer = calling(lambda: KafkaProducer(**options))
+        self._producer = opened(KafkaProducer, options)
         self._letters_producer: Any = None  # made when it is needed
         self._failed: Exception | None = None
 
@@ -133,7 +133,7 @@ class Sink:
     def _for_letters(self) -> Any:
         if self._letters_producer is None:
             own = {"enable_idempotence": False, "max_in_flight_requests_per_connection": 1}
-            self._letters_producer = calling(lambda: KafkaProducer(**self._options | own))
+            self._letters_producer = opened(KafkaProducer, self._options | own)
         return self._letters_producer
 
     def _note_failure(self, error: Exception) -> None:

@@ -39,7 +39,11 @@ class _FirstStep(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has n
 
 
 def train_by_recipe(samples: Float32, test: Float32, seed: int) -> Trained:
-    """The recipe on samples `(N, 55)`; nothing of `test` is looked at before the training has ended."""
+    """The recipe on samples `(N, 55)`; nothing of `test` is looked at before the training has ended.
+
+    The weights' own seeds are given: those that Keras would draw come from Python's generator, which other threads
+    of the process draw from too.
+    """
     keras.utils.set_random_seed(seed)
     first = _FirstStep()
     began_s, worked_s = time.perf_counter(), time.process_time()
@@ -47,9 +51,9 @@ def train_by_recipe(samples: Float32, test: Float32, seed: int) -> Trained:
     network = keras.Sequential(
         [
             keras.layers.Input((SEEN, 1)),
-            keras.layers.LSTM(below, return_sequences=True),
-            keras.layers.LSTM(top),
-            keras.layers.Dense(HORIZON),
+            keras.layers.LSTM(below, return_sequences=True, **_starts(seed, 1)),
+            keras.layers.LSTM(top, **_starts(seed, 2)),
+            keras.layers.Dense(HORIZON, kernel_initializer=keras.initializers.GlorotUniform(_drawn(seed, 3))),
         ]
     )
     network.compile(loss="mae", optimizer="adam")
@@ -64,3 +68,16 @@ def train_by_recipe(samples: Float32, test: Float32, seed: int) -> Trained:
         steps=steps,
         parameters=int(network.count_params()),
     )
+
+
+def _starts(seed: int, layer: int) -> dict[str, Any]:
+    """Keras' own starts of an LSTM's weights."""
+    return {
+        "kernel_initializer": keras.initializers.GlorotUniform(_drawn(seed, layer, 0)),
+        "recurrent_initializer": keras.initializers.Orthogonal(seed=_drawn(seed, layer, 1)),
+    }
+
+
+def _drawn(*of: int) -> int:
+    """A seed by what it is for."""
+    return int(np.random.SeedSequence(of).generate_state(1)[0] >> 1)

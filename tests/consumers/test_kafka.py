@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-import consumers.kafka  # noqa: F401 - it mends the client
+from consumers.kafka import client_options, opened
+from models.errors import ServiceUnreachable
 
 if TYPE_CHECKING:
     from consumers.codec import Record
@@ -42,3 +45,12 @@ def test_names_of_headers_that_are_no_text_do_not_stop_the_batch(compression: in
         (b"\xff\xfe", b"\xff\xfe", [("??", b"\xff\xfe"), ("a?", None)]),
         (b"key", b"value", [("größe", b"v")]),
     ]
+
+
+@pytest.mark.parametrize("kind", [KafkaConsumer, KafkaProducer, KafkaAdminClient])
+def test_a_client_that_finds_no_broker_leaves_no_thread_behind(kind: Any) -> None:
+    """A service waits for its broker for days, with one client after another."""
+    before = set(threading.enumerate())
+    with pytest.raises(ServiceUnreachable, match="Kafka did not answer"):
+        opened(kind, client_options("127.0.0.1:1") | {"bootstrap_timeout_ms": 300})
+    assert set(threading.enumerate()) == before

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import random
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +28,7 @@ from worker.damped_waves import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from models.architecture import Float32
 
@@ -74,6 +76,23 @@ def test_labels_are_the_last_five_values_of_the_wave() -> None:
     assert not sequences.known[:, : SEEN - 1].any()
 
 
+@pytest.fixture
+def busy_generator() -> Iterator[None]:
+    """Another thread of the process draws from Python's generator all the time, as a client of Kafka does."""
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.wait(0.001):
+            random.random()
+
+    other = threading.Thread(target=draw)
+    other.start()
+    yield
+    ended.set()
+    other.join()
+
+
+@pytest.mark.usefixtures("busy_generator")
 @pytest.mark.parametrize("train", TRAININGS)
 def test_trainings_don_t_look_at_the_test_samples(train: Callable[[Float32, Float32, int], Trained]) -> None:
     """With other labels, and other waves beside it, a test sample's forecast is the same, bit for bit."""
