@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from models.verdict import Calibration, Compared, Mode
 
 Gate = Literal["offline", "shadow", "both"]
+Question = Literal["by-trigger", "superiority", "harm"]  # what a live trial asks
 SHARE_A_TRIAL = 0.1  # of what is left of the budget, at most
 
 
@@ -27,6 +28,7 @@ class JudgementLimits(NamedTuple):
     """What a candidate has to pass."""
 
     gate: Gate
+    question: Question
     screen: float  # level of the comparison, over all finalists together
     alpha: float  # level of a live trial
     budget: float  # of all live trials together
@@ -63,10 +65,13 @@ def decide(compared: Sequence[Compared], incumbent_loss: float, steps: int, limi
 def trial_of(trigger: str, calibration: Calibration, limits: JudgementLimits, spent: float) -> tuple[Trial, float]:
     """How the chosen one is tried live, and what that spends of the budget of which `spent` is gone.
 
-    After a drift harm is watched for, as proof of being better would come too late; else it must prove better, at a
-    level of which all together stay below the budget for good: each takes a tenth of what is left at most.
+    By its trigger: after a drift harm is watched for, as proof of being better would come too late; else it must prove
+    better, at a level of which all together stay below the budget for good: each takes a tenth of what is left at most.
     """
-    mode: Mode = "none" if limits.gate == "offline" else "harm" if trigger == "drift" else "superiority"
+    by_trigger: Mode = "harm" if trigger == "drift" else "superiority"
+    mode: Mode = by_trigger if limits.question == "by-trigger" else limits.question
+    if limits.gate == "offline":
+        mode = "none"
     alpha, spends = limits.harm_alpha, 0.0
     if mode == "superiority":
         alpha = spends = min(limits.alpha, SHARE_A_TRIAL * max(0.0, limits.budget - spent))

@@ -133,6 +133,10 @@ class JudgementSettings(Section):
     gate: Literal["offline", "shadow", "both"] = Field(
         default="both", description="what a candidate has to pass: the verdict on recorded data, live evidence, or both"
     )
+    trial: Literal["by-trigger", "superiority", "harm"] = Field(
+        default="by-trigger",
+        description="what a live trial asks: is it better, or does it do harm? by-trigger: the latter after a drift",
+    )
     approval: Literal["automatic", "required"] = Field(
         default="automatic", description="whether a person signs off before a promotion: `killick approve V`"
     )
@@ -151,7 +155,7 @@ class JudgementSettings(Section):
     )
     harm: PositiveLength = Field(
         default=Duration(3 * DAY_MS),
-        description="event time without harm after which a candidate is promoted upon a drift",
+        description="event time without harm after which a candidate whose trial looks for harm is promoted",
     )
     guard_alpha: float = Field(
         default=0.01, gt=0, lt=0.5, description="level at which harm ends a trial, and the guard rolls back"

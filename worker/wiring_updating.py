@@ -45,6 +45,7 @@ def judgement_limits(settings: Settings) -> JudgementLimits:
     judgement, interval_ms = settings.judgement, settings.interval_ms
     return JudgementLimits(
         gate=judgement.gate,
+        question=judgement.trial,
         screen=judgement.screen,
         alpha=judgement.alpha,
         budget=judgement.budget,

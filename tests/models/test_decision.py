@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from models.decision import JudgementLimits, decide, trial_of
 from models.verdict import Calibration, Compared
 
+if TYPE_CHECKING:
+    from models.decision import Gate, Question
+
 LIMITS = JudgementLimits(
-    gate="both", screen=0.05, alpha=0.01, budget=0.2, harm_alpha=0.02, harm_steps=24, deadline_steps=720
+    gate="both",
+    question="by-trigger",
+    screen=0.05,
+    alpha=0.01,
+    budget=0.2,
+    harm_alpha=0.02,
+    harm_steps=24,
+    deadline_steps=720,
 )
 CALIBRATION = Calibration(block_steps=24, scale=0.5, lag1=0.05, steps=300)
 
@@ -62,18 +74,24 @@ def test_without_finalists_nothing_is_decided() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gate", "trigger", "spent", "mode", "alpha", "spends"),
+    ("gate", "question", "trigger", "spent", "mode", "alpha", "spends"),
     [
-        ("both", "schedule", 0.0, "superiority", 0.01, 0.01),
-        ("shadow", "operator", 0.15, "superiority", 0.005, 0.005),
-        ("both", "drift", 0.15, "harm", 0.02, 0.0),
-        ("offline", "drift", 0.0, "none", 0.02, 0.0),
-        ("both", "pairs", 0.3, "superiority", 0.0, 0.0),
+        ("both", "by-trigger", "schedule", 0.0, "superiority", 0.01, 0.01),
+        ("shadow", "by-trigger", "operator", 0.15, "superiority", 0.005, 0.005),
+        ("both", "by-trigger", "drift", 0.15, "harm", 0.02, 0.0),
+        ("offline", "by-trigger", "drift", 0.0, "none", 0.02, 0.0),
+        ("both", "by-trigger", "pairs", 0.3, "superiority", 0.0, 0.0),
+        ("both", "harm", "schedule", 0.3, "harm", 0.02, 0.0),
+        ("shadow", "superiority", "drift", 0.0, "superiority", 0.01, 0.01),
+        ("offline", "harm", "schedule", 0.0, "none", 0.02, 0.0),
     ],
 )
-def test_how_it_is_tried(gate: str, trigger: str, spent: float, mode: str, alpha: float, spends: float) -> None:
-    """Harm after a drift, proof of being better else, at a tenth of what is left of the budget at most."""
-    trial, found = trial_of(trigger, CALIBRATION, LIMITS._replace(gate=gate), spent)  # type: ignore[arg-type]
+def test_how_it_is_tried(
+    gate: Gate, question: Question, trigger: str, spent: float, mode: str, alpha: float, spends: float
+) -> None:
+    """Harm after a drift, proof of being better else, at a tenth of what is left of the budget; or as is set."""
+    limits = LIMITS._replace(gate=gate, question=question)
+    trial, found = trial_of(trigger, CALIBRATION, limits, spent)
     assert (trial.mode, trial.calibration, trial.harm_steps, trial.deadline_steps) == (mode, CALIBRATION, 24, 720)
     assert trial.alpha == pytest.approx(alpha)
     assert found == pytest.approx(spends)
