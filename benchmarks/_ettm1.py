@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from consumers.observations import Columns, read_history
+from models.times import DAY_MS
 from models.weights import fresh_weights
 from worker.durations import Duration
 from worker.settings import load
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 FILE = "ETTm1.csv.gz"
 ROWS = 57_600
 DAY_ROWS = 96
-DAY_MS = 86_400_000
 
 
 def parser_of(doc: str | None) -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from models.comparison import diebold_mariano, holm, screen_p_value
 from models.decision import JudgementLimits, trial_of
 from models.duels import Duel
 from models.sequential import Wealth, calibrate, course_of
+from models.times import HOUR_MS
 from models.verdict import Calibration, Trial, Verdict
 from worker import gate
 from worker.sections_updating import JudgementSettings
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 
-HOUR_MS = 3_600_000
 STEPS = 10_000
 PHIS = (0.0, 0.5, 0.9, 0.97)
 SPANS = (168, 500, 2_000)  # steps that are calibrated on

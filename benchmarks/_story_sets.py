@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from consumers.observations import Columns, read_history
 from models.errors import ConfigError
+from models.times import DAY_MS
 
 if TYPE_CHECKING:
     from consumers.history import History
 
 SETTINGS = Path(__file__).parent / "story"
-DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True)

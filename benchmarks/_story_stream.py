@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from models.times import rfc3339
+from models.times import DAY_MS, rfc3339
 from tests.integration.harness import ROOT, Message, Stack, wait
 from tests.integration.monitors import MonitorProcess
 from worker import wiring_updating
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from consumers.history import History
     from worker.updating_view import Updating
 
-DAY_MS = 86_400_000
 FIT_S = 1_800.0
 DAY_S = 120.0  # longest time that a day may take which nobody is trained in
 TRAIN_S = 3_600.0

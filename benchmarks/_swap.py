@@ -18,6 +18,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from consumers.roster import incumbent_of, shadows_of
+from models.times import HOUR_MS
 from tests.integration.harness import Stack, log_ends, reading, wait
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 PARTITIONS = 4
-HOUR_MS, START_STEP = 3_600_000, 400_000
+START_STEP = 400_000
 TICK_S = 0.002
 LOOK_S = 0.01  # between two looks at the rosters
 PATIENCE_S = 60.0

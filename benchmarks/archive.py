@@ -18,12 +18,13 @@ import numpy as np
 from consumers.archive import Archive
 from models.blocks import Block, encode_block
 from models.scaling import SeriesForm
+from models.times import HOUR_MS
 
 ROWS = 250_000
 SERIES = 20_000
 FEATURES = 2
 CASES = ((5, 1, 1_000), (24, 1, 1_000), (24, 2, 1_000), (24, 1, 50), (24, 1, 1))  # leads, versions, rows of a block
-FORM = SeriesForm(("temp", "dewp"), "temp", 3_600_000, 24, 168.0, 32, 6)
+FORM = SeriesForm(("temp", "dewp"), "temp", HOUR_MS, 24, 168.0, 32, 6)
 
 
 def blocks_of(leads: int, versions: int, size: int, rows: int = ROWS) -> list[Block]:

@@ -23,6 +23,7 @@ from consumers.roster import Seat
 from models.blocks import Block, empty_block
 from models.scaling import SeriesForm
 from models.server import connect
+from models.times import HOUR_MS
 from tests.services.redis import RedisServer, redis_binary
 from worker.partition_monitor import PartitionMonitor
 from worker.store import PartitionStore
@@ -30,7 +31,7 @@ from worker.store import PartitionStore
 if TYPE_CHECKING:
     from models.server import Client
 
-FORM = SeriesForm(("v",), "v", 3_600_000, 24, 168.0, 30, 6)
+FORM = SeriesForm(("v",), "v", HOUR_MS, 24, 168.0, 30, 6)
 FIRST_STEP = 400_000
 PORTION = 1 << 18  # observations that wait in Redis before the monitor looks
 FED_BEHIND = 24  # steps that are not over yet: the losses of those before go, as if the detectors had them

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from consumers.roster import incumbent_at
+from models.times import DAY_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +46,7 @@ class Limits:
     """What bounds a consumer; the settings' values."""
 
     max_series: int = 1_000_000
-    max_ahead_ms: int = 86_400_000
+    max_ahead_ms: int = DAY_MS
     snapshot_every: int = 20_000  # records
     retention_steps: int = 0  # 0: keep for ever
     retention_blocks: int = 1_000_000

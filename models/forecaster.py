@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from models.errors import VersionError
 from models.scaling import MIN_GROWTH, Bools, Floats, Ints, Rows, SeriesForm
 from models.slabs import histories, windows
+from models.times import DAY_MS, WEEK_MS
 from models.transforms import Transform
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from models.architecture import Architecture
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
-WEEK_MS = 7 * DAY_MS
 MONDAY_MS = 4 * DAY_MS  # 1970-01-01 was a Thursday
 MIN_TILE = 8  # single rows gave other bits than tiles of 8 and more
 MAX_TILE = 1024

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from models.blocks import Floats, Ints
 
-HOUR_MS = 3_600_000
 DAY_HOURS = 24
 WINDOW_HOURS = {"1h": 1, "1d": DAY_HOURS, "7d": 7 * DAY_HOURS, "30d": 30 * DAY_HOURS}
 LIFE = "life"

@@ -15,7 +15,8 @@ from rich.table import Table
 from scipy import stats
 
 from models.errors import DataError
-from worker.accuracy_sets import DAY_MS, GOAL, LEADS, OURS, REACH, BenchSet
+from models.times import DAY_MS
+from worker.accuracy_sets import GOAL, LEADS, OURS, REACH, BenchSet
 from worker.backtest import Wishes, backtest
 from worker.backtest_policies import parse_policy
 from worker.backtest_scene import scene_of

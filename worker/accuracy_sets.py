@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from consumers.observations import Columns, read_history
 from models.errors import ConfigError, DataError
+from models.times import DAY_MS
 from worker.settings import Settings
 
 if TYPE_CHECKING:
     from consumers.history import History
 
-DAY_MS = 86_400_000
 LEADS = (1, 24, 48)
 MONTHS_LEARNED, MONTHS = 150, 600  # days: fitted on so many, of so many in all
 HOURLY: dict[str, Any] = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from models.times import rfc3339, to_ms
+from models.times import DAY_MS, HOUR_MS, rfc3339, to_ms
 from worker.store import Request
 from worker.stored import read_stored
 
@@ -30,8 +30,6 @@ FORMAT = 1
 SKILL = "skill"  # the trigger of what is asked for while skill is low
 LEAST_ERROR = 1e-6  # of persistence's: below it no error is told from none
 KEPT_VERSIONS = 20
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 MONTH_MS = 30 * DAY_MS
 REMEMBERED_MONTHS = 12
 

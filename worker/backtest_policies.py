@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from models.errors import ConfigError
+from models.times import DAY_MS, WEEK_MS
 from worker.durations import parse_duration
 
-DAY_MS = 86_400_000
-WEEK_MS = 7 * DAY_MS
 FORMS = "never, periodic:7d (or another length), on-drift, on-skill, always, control"
 DEFAULT = ("never", "periodic:7d", "on-drift", "on-skill", "always")
 

@@ -14,8 +14,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from models.blocks import part_of
+from models.times import DAY_MS
 from models.weights import weights_to_bytes
-from worker.backtest_policies import DAY_MS, Policy
 from worker.backtest_stage import Stage, pieces
 from worker.backtest_told import Happening, Kind, PolicyRun
 from worker.backtest_updating import ACTOR, Desks, Gated, Plain, Spent, trained_on
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from consumers.stream import Folded
     from models.blocks import Block, Ints, Singles
+    from worker.backtest_policies import Policy
     from worker.backtest_scene import First, Scene
     from worker.backtest_scores import Scores
     from worker.backtest_update import Material

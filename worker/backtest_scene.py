@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from worker.backtest_policies import DAY_MS
+from models.times import DAY_MS
 from worker.fit import observations, with_series
 
 if TYPE_CHECKING:

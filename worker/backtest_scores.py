@@ -21,7 +21,7 @@ import numpy as np
 from models import rls
 from models.errors import DataError
 from models.references import seasonal_lags
-from models.windows import DAY_HOURS, HOUR_MS
+from models.times import DAY_MS
 from worker.backtest_told import DayScore, LeadScore, ScoreSet, SeriesScore
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from models.blocks import Block, Bools, Floats, Ints, Singles
     from models.scaling import SeriesForm
 
-DAY_MS = DAY_HOURS * HOUR_MS
 PIECE_CELLS = 65_536  # forecasts that are scored at once: what the caches hold
 REFERENCES = ("persistence", "seasonal")
 

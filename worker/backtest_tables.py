@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.audit import printable
-from models.times import rfc3339
+from models.times import DAY_MS, rfc3339
 from worker.backtest_judged import Judging, mean_of
 from worker.report_backtest_words import gate_words, plain_words, span_words
-from worker.report_numbers import DAY_MS, MINUS, NONE, clock_words, figure, skill_words
+from worker.report_numbers import MINUS, NONE, clock_words, figure, skill_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:

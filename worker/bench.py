@@ -21,6 +21,7 @@ import numpy as np
 
 from consumers.observer import Observer
 from models.errors import KillickError, ServiceUnreachable
+from models.times import HOUR_MS
 from worker import wiring
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 HORIZON = 5
 UNITS = (64, 64)
 PARTITIONS = 2
-HOUR_MS = 3_600_000
 START_STEP = 400_000
 PACED_RATE = 2_000  # observations a second while latency is measured
 PATIENCE_S = 120.0

@@ -15,7 +15,8 @@ import numpy as np
 from consumers.roster import incumbent_at
 from models import duels
 from models.tally import Scorer
-from models.windows import DAY_HOURS, HOUR_MS, Book, Key
+from models.times import HOUR_MS
+from models.windows import DAY_HOURS, Book, Key
 from worker.tenures import tenures
 
 if TYPE_CHECKING:

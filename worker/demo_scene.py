@@ -7,9 +7,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from models.times import DAY_MS
 from models.windows import LIFE, figures
 from worker.demo_versions import Beside, beside
-from worker.skill_report import DAY_MS, drifts_json, finite
+from worker.skill_report import drifts_json, finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

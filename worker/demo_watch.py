@@ -15,7 +15,7 @@ from consumers.deadletters import to_letter
 from consumers.kafka import Source
 from consumers.messages import Prediction
 from models.scaling import SeriesState
-from models.times import rfc3339
+from models.times import DAY_MS, rfc3339
 from worker import wiring, wiring_updating
 from worker.demo_scene import Latest
 from worker.demo_story import Story
@@ -40,7 +40,6 @@ POLLS = 4  # at most, of one topic in one look
 REPORT_EVERY_S = 1.0
 UPDATING_EVERY_S = 0.25
 VERDICTS = 20  # the newest ones
-DAY_MS = 86_400_000
 TOLD = frozenset({"started", "opened", "resumed", "rewound", "mismatch", "hole", "lost"})
 
 

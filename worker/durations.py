@@ -6,11 +6,12 @@ import re
 from dataclasses import dataclass
 
 from models.errors import ConfigError
+from models.times import DAY_MS, HOUR_MS, MINUTE_MS, WEEK_MS
 
-_UNITS_MS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_UNITS_MS = {"ms": 1, "s": 1_000, "min": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": WEEK_MS}
 _PRINTED = ("d", "h", "min", "s", "ms")  # a week is read, but printed as days
 _WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|h|d|w)\s*")
-_LIMIT_MS = 100 * 366 * _UNITS_MS["d"]
+_LIMIT_MS = 100 * 366 * DAY_MS
 
 PATTERN = r"^\d+(\.\d+)?(ms|s|min|h|d|w)$"
 EXAMPLES = '"500ms", "45s", "15min", "1h", "7d"'

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from models.errors import DataError, FencedError, KillickError, OffsetConflict
-from models.windows import HOUR_MS, Book
+from models.times import HOUR_MS
+from models.windows import Book
 from worker.gate_told import GateTold
 from worker.overseeing import Overseer
 

@@ -18,7 +18,8 @@ from models.drift_inputs import trained_inputs
 from models.errors import DataError
 from models.registry import Aliases
 from models.tally import COLUMNS, PAIRS
-from models.windows import HOUR_MS, LIFE, Book, recent_skill
+from models.times import HOUR_MS
+from models.windows import LIFE, Book, recent_skill
 from worker.asking import Seen, trained_until_ms
 from worker.counting import Watched
 from worker.drifting import ASKING_TREND, recent_inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from models.times import DAY_MS
 from worker.backtest_judged import ALWAYS, Judging
 from worker.report_backtest_costs import costs, happened, runs
 from worker.report_backtest_scores import accuracy, leads, over_time, series
@@ -17,7 +18,7 @@ from worker.report_backtest_words import (
     tone,
 )
 from worker.report_html import Html, Pictures, document, number, section, tag, tile, write
-from worker.report_numbers import DAY_MS, clock_words, figure, length_words, less_words, moment_words, share_words
+from worker.report_numbers import clock_words, figure, length_words, less_words, moment_words, share_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from models.times import rfc3339
+from models.times import DAY_MS, rfc3339
 from worker.backtest_judged import ALWAYS, CONTROL, FROZEN, ON_DRIFT, by_day, mean_of
 from worker.report_drawing import (
     FAR,
@@ -21,7 +21,7 @@ from worker.report_drawing import (
     span_of,
     spread,
 )
-from worker.report_numbers import DAY_MS, figure, length_words
+from worker.report_numbers import figure, length_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,10 @@ import math
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from models.times import DAY_MS
 from worker.backtest_judged import ALWAYS, CONTROL, FROZEN
 from worker.durations import parse_duration
-from worker.report_numbers import DAY_MS, clock_words, less_interval, less_words, share_words
+from worker.report_numbers import clock_words, less_interval, less_words, share_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:

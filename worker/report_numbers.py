@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 
-from models.times import rfc3339
+from models.times import DAY_MS, rfc3339
 from worker.durations import Duration
 
-MINUTE_S, HOUR_S, DAY_MS = 60, 3_600, 86_400_000
+MINUTE_S, HOUR_S = 60, 3_600
 LEAST_P = 0.0001
 LEAST_PLAIN, MOST_PLAIN = 1e-4, 1e9  # beyond them a number is written with an exponent
 MINUS, NONE = "\N{MINUS SIGN}", "\N{EN DASH}"

@@ -21,11 +21,11 @@ from consumers.stream import Partition, Version, fold
 from models.architecture import Architecture
 from models.blocks import part_of
 from models.errors import DataError
-from models.forecaster import DAY_MS
 from models.learning import known
 from models.scaling import SeriesState
 from models.strategies import CONTROL
 from models.tally import Scorer
+from models.times import DAY_MS
 from models.verdict import Attempted, Epoch
 from worker.losses import Losses, LossSums
 from worker.quiet import start_tensorflow

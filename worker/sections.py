@@ -22,6 +22,7 @@ from pydantic import (
 
 from models.choices import LAMBDA, Activation, Cell, Form, HeadStart, Optimiser, Start, TransformName
 from models.errors import ConfigError
+from models.times import DAY_MS, HOUR_MS, WEEK_MS
 from worker.durations import PATTERN, Duration, parse_duration
 
 MAX_HORIZON = 1_024
@@ -91,22 +92,22 @@ class ModelSettings(Section):
         description="values that are inputs, the target among them",
     )
     target: str = Field(default="value", description="the feature that is forecast")
-    interval: PositiveLength = Field(default=Duration(3_600_000), description="length of one step")
+    interval: PositiveLength = Field(default=Duration(HOUR_MS), description="length of one step")
     horizon: int = Field(
         default=24, ge=1, le=MAX_HORIZON, description="forecasts at each observation: leads 1…horizon, steps"
     )
     period: PositiveLength = Field(
-        default=Duration(86_400_000), description="length of the cycle: a multiple of the interval"
+        default=Duration(DAY_MS), description="length of the cycle: a multiple of the interval"
     )
     half_life: PositiveLength = Field(
-        default=Duration(7 * 86_400_000), description="half-life of the level and scale statistics"
+        default=Duration(WEEK_MS), description="half-life of the level and scale statistics"
     )
     max_gap: Length = Field(
-        default=Duration(6 * 3_600_000),
+        default=Duration(6 * HOUR_MS),
         description="longest gap that is bridged; after a longer one the series starts anew",
     )
     max_ahead: Length = Field(
-        default=Duration(86_400_000),
+        default=Duration(DAY_MS),
         description="how far an observation may lie beyond its record's timestamp",
     )
     max_series: int = Field(default=1_000_000, ge=1, le=100_000_000, description="most series in one partition")
@@ -177,7 +178,7 @@ class LedgerSettings(Section):
     about: ClassVar[str] = "What a partition's record keeps. Nothing is trimmed that is still needed."
 
     retention: PositiveLength = Field(
-        default=Duration(30 * 86_400_000), description="event time that observations and pairs are kept"
+        default=Duration(30 * DAY_MS), description="event time that observations and pairs are kept"
     )
     retention_blocks: int = Field(default=1_000_000, ge=1_000, description="most blocks that are kept in a partition")
     snapshot_every: int = Field(default=20_000, ge=100, description="observations of a partition between two snapshots")
@@ -192,10 +193,10 @@ class SwapSettings(Section):
         default=64, ge=1, le=1_000_000, description="least past that a version is given before it runs, steps"
     )
     spin_up: Length = Field(
-        default=Duration(86_400_000), description="the same as a length of event time; the longer of the two counts"
+        default=Duration(DAY_MS), description="the same as a length of event time; the longer of the two counts"
     )
     guard: Length = Field(
-        default=Duration(7 * 86_400_000),
+        default=Duration(WEEK_MS),
         description="event time that the version before reads along after a promotion",
     )
     poll: PositiveLength = Field(default=Duration(200), description="how often consumers look at the registry")
@@ -237,7 +238,7 @@ class DriftSettings(Section):
     )
     psi: float = Field(default=0.25, gt=0, le=100, description="population stability index from which it has")
     recent: PositiveLength = Field(
-        default=Duration(7 * 86_400_000), description="event time that inputs are compared over with those of training"
+        default=Duration(WEEK_MS), description="event time that inputs are compared over with those of training"
     )
     trend_p: float = Field(default=0.05, gt=0, lt=0.5, description="p-value below which skill has a trend")
 
@@ -253,7 +254,7 @@ class ArchiveSettings(Section):
     )
     rows: int = Field(default=250_000, ge=100, le=10_000_000, description="observations in a file, about")
     after: Length = Field(
-        default=Duration(86_400_000),
+        default=Duration(DAY_MS),
         description="event time after which blocks go there, in files that are not full too",
     )
 

@@ -9,10 +9,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from models.times import DAY_MS
 from worker.durations import Duration
 from worker.sections import PositiveLength, Section
-
-DAY_MS = 86_400_000
 
 
 class UpdateSettings(Section):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from models.errors import ConfigError, DataError
 from models.tally import reported_leads
-from models.times import rfc3339
-from models.windows import HOUR_MS, LIFE, WINDOWS
+from models.times import HOUR_MS, rfc3339
+from models.windows import LIFE, WINDOWS
 from worker import wiring
 from worker.progress import progress
 from worker.skill_asked import NEEDED_WINDOW, terminal, write_csv, write_json

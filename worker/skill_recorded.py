@@ -18,7 +18,8 @@ import numpy as np
 from consumers.recorded import recorded_blocks
 from models.errors import DataError
 from models.tally import COLUMNS, Scorer
-from models.windows import DAY_HOURS, HOUR_MS, LIFE, POOLED, WINDOW_HOURS, Book, figures
+from models.times import HOUR_MS
+from models.windows import DAY_HOURS, LIFE, POOLED, WINDOW_HOURS, Book, figures
 from worker import wiring
 from worker.skill_report import finite, measures
 

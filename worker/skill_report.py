@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from models.errors import VersionError
-from models.times import rfc3339
-from models.windows import DAY_HOURS, HOUR_MS, POOLED, SCALINGS, WINDOWS, Book, figures
+from models.times import DAY_MS, HOUR_MS, rfc3339
+from models.windows import POOLED, SCALINGS, WINDOWS, Book, figures
 from worker import wiring
 from worker.drift_told import Told, read_told
 from worker.store import START, ModelStore, PartitionStore, counted_to
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from worker.settings import Settings
     from worker.store import Request
 
-DAY_MS = DAY_HOURS * HOUR_MS
 MEASURES = ("count", "skill_persistence", "skill_seasonal", "mae", "rmse", "bias", "mase")
 CSV_HEAD = ("version", "window", "lead", "scaling", "measure", "value")
 

@@ -9,8 +9,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from models.times import rfc3339
-from models.windows import HOUR_MS, POOLED
+from models.times import HOUR_MS, rfc3339
+from models.windows import POOLED
 from worker.skill_report import day_words, measures
 
 if TYPE_CHECKING:

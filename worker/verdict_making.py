@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 
 from models.decision import trial_of
+from models.times import DAY_MS
 from models.verdict import Verdict
 from worker.retraining import INCUMBENT
 from worker.settling import Made
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from worker.retraining import Findings
     from worker.store import Request
 
-DAY_MS = 86_400_000
 URGENCY = ("restore", "improve", "investigate")
 
 

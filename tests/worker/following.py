@@ -9,7 +9,8 @@ import numpy as np
 from consumers.ledger import Ledger
 from models.server import calling
 from models.tally import Scorer
-from models.windows import HOUR_MS, Book
+from models.times import HOUR_MS
+from models.windows import Book
 from tests.consumers.living import Live
 from tests.streams import FORM, MAX_GAP, Stream, stream_of
 from worker.partition_monitor import PartitionMonitor

@@ -129,7 +129,7 @@ def test_every_set_has_settings_that_fit_together(one: BenchSet) -> None:
     assert settings.model.horizon == LEADS[-1]
     network = with_series(settings.architecture((1.0,) * LEADS[-1]), ("a", "b"))
     assert network.ring_steps_needed < settings.ring_steps
-    assert 2 * network.ring_steps_needed * settings.interval_ms < one.learned_days * accuracy_sets.DAY_MS
+    assert 2 * network.ring_steps_needed * settings.interval_ms < one.learned_days * 86_400_000
     assert all(len(figures) == len(LEADS) for figures in one.published.values())
 
 

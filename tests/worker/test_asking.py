@@ -9,8 +9,9 @@ import pytest
 
 from models.errors import LedgerError, OffsetConflict, ServiceUnreachable
 from models.server import calling, connect
+from models.times import DAY_MS
 from tests.worker.test_gate import Counting
-from worker.asking import DAY_MS, Asking, Seen, trained_until_ms
+from worker.asking import Asking, Seen, trained_until_ms
 from worker.store import ModelStore
 
 if TYPE_CHECKING:

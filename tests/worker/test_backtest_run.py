@@ -15,7 +15,8 @@ from consumers.stream import Partition, Version, fold
 from models.blocks import Block, part_of
 from models.errors import DataError
 from models.network import Network
-from worker.backtest_policies import DAY_MS, Policy, parse_policy
+from models.times import DAY_MS
+from worker.backtest_policies import Policy, parse_policy
 from worker.backtest_run import Run
 from worker.backtest_scene import First, Scene
 from worker.backtest_scores import Scores, Truth
@@ -28,7 +29,6 @@ from worker.wiring_updating import training_settings
 start_tensorflow(1)  # as a process of a backtest does, before the first operation
 
 SERIES, DAYS, ONLINE_DAYS, TURN_DAYS = 3, 70, 30, 40
-HOUR_MS = 3_600_000
 BEGIN = 1_600_000_000_000 // DAY_MS * 24  # step
 HORIZON = 4
 SETTINGS = Settings.model_validate(
