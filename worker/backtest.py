@@ -11,12 +11,10 @@ from __future__ import annotations
 import math
 import signal
 import sys
-import tempfile
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import DataError
@@ -27,10 +25,12 @@ from worker.backtest_told import Backtested
 from worker.executors import PROCESSES, Work, trainings
 from worker.progress import progress
 from worker.quiet import start_tensorflow
+from worker.scratch import scratch
 from worker.wiring_updating import training_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
     from typing import TextIO
 
     from models.blocks import Ints, Singles
@@ -72,7 +72,7 @@ def backtest(
     runs = [(seed, policy) for policy in _longest_first(wishes.policies) for seed in wishes.seeds]
     with ExitStack() as stack:
         stack.enter_context(_ends_on_sigterm())
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="killick-backtest-")))
+        folder = stack.enter_context(scratch("backtest"))
         parts = {(seed, policy): _part(folder, wishes, policy, seed) for seed, policy in runs}
         total = FIT_SHARE * len(wishes.seeds) + len(runs)
 

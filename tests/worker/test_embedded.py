@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tests.services.processes import children, gone
 from worker import embedded
 from worker.child import listens
 from worker.embedded import embedded_services
+from worker.scratch import scratch
 
 ROOT = Path(__file__).parents[2]
 COUNT = 20_000
@@ -46,8 +48,10 @@ def test_embedded_broker_and_store_serve_and_go() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_embedded_services_end_with_the_process(number: signal.Signals, tmp_path: Path) -> None:
-    """Ctrl-C, a polite end and a kill of the process that started them leave no server running."""
+def test_embedded_services_end_with_the_process(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C, a polite end and a kill leave no server running, and no folder beyond the next one that is made."""
     program = (
         "import time\n"
         "from worker.embedded import embedded_services\n"
@@ -69,8 +73,11 @@ def test_embedded_services_end_with_the_process(number: signal.Signals, tmp_path
         assert len(servers) == 2
         parent.send_signal(number)
     assert gone(servers)
-    if number == signal.SIGINT:
-        assert not list(tmp_path.glob("killick-demo-*"))
+    left = list(tmp_path.iterdir())
+    assert len(left) == (number != signal.SIGINT)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch("next"):
+        assert not any(path.exists() for path in left)
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
