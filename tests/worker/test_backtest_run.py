@@ -84,10 +84,10 @@ def world(seed: int = 0) -> np.ndarray:
     return 10.0 + cycle + 0.1 * rng.normal(size=(len(hours), SERIES))
 
 
-def scene_of(block: Block, *, gate: bool = False) -> Scene:
+def scene_of(block: Block, *, gate: bool = False, settings: Settings = SETTINGS) -> Scene:
     """A scene of three series, of which thirty days are fitted on."""
     names = tuple(f"s{i}" for i in range(SERIES))
-    return Scene("test", SETTINGS, block, names, BEGIN + 24 * ONLINE_DAYS, gate)
+    return Scene("test", settings, block, names, BEGIN + 24 * ONLINE_DAYS, gate)
 
 
 def first_of(scene: Scene) -> First:
@@ -187,6 +187,18 @@ def test_the_gate_judges_candidates_before_they_answer() -> None:
     assert all(one.words.split(":")[0] in {"promote", "reject", "inconclusive", "failed"} for one in verdicts)
     assert not [one.words for one in verdicts if one.words.startswith("failed")]
     assert told.promotions == len({*issued.version.tolist()}) - 1 + told.rollbacks
+
+
+@pytest.mark.parametrize(("trial", "promotes"), [("by-trigger", False), ("superiority", False), ("harm", True)])
+def test_a_candidate_of_the_clock_answers_without_proof_only_where_that_is_set(trial: str, *, promotes: bool) -> None:
+    """Three days without harm are enough for it, or no number of days is that holds no proof."""
+    judgement = SETTINGS.judgement.model_copy(update={"gate": "shadow", "trial": trial})
+    settings = SETTINGS.model_copy(update={"judgement": judgement})
+    told, _ = play(scene_of(block_of(world(), everywhere()), gate=True, settings=settings), parse_policy("periodic:7d"))
+    assert any(one.words.startswith("promote") for one in told.happened if one.kind == "verdict")
+    assert bool(told.promotions) == promotes
+    won = [one.words for one in told.happened if one.kind == "promote"]
+    assert all("was not proved worse than version" in words for words in won)
 
 
 def test_a_run_of_the_same_seed_is_the_same_run() -> None:
