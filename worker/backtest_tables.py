@@ -11,7 +11,7 @@ from rich.table import Table
 
 from models.audit import printable
 from models.times import DAY_MS, rfc3339
-from worker.backtest_judged import Judging, mean_of
+from worker.backtest_appraisal import Appraisal, mean_of
 from worker.report_backtest_words import gate_words, plain_words, span_words
 from worker.report_numbers import MINUS, NONE, clock_words, figure, skill_words
 from worker.report_words import counted
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from worker.backtest_judged import Standing
+    from worker.backtest_appraisal import Standing
     from worker.backtest_told import Backtested, LeadScore, PolicyRun, ScoreSet, SeriesScore
 
 Column = TypeVar("Column", str, int)
@@ -38,28 +38,28 @@ MOST_SERIES = 40  # rows of the table by series; all are in the JSON
 
 def print_tables(told: Backtested, console: Console) -> None:
     """How good each way to forecast was, by lead and by series too, and what updating cost."""
-    judging = Judging(told)
-    chosen = judging.judged.chosen
+    appraisal = Appraisal(told)
+    chosen = appraisal.advised.chosen
     told_of = f"{counted(told.series, 'series', 'series')}, {span_words(told)}"
     _say(console, f"{told.file}: {told_of}; gate {'on' if told.gate else 'off'}, {counted(told.seeds, 'seed')}")
-    shown = [_errors(judging, chosen)]
+    shown = [_errors(appraisal, chosen)]
     for measure in MEASURES:
-        shown += _fitting(console, told.leads, partial(_by_lead, judging, chosen, measure))
-    shown.append(_costs(judging, chosen))
-    shown += _fitting(console, [one.name for one in judging.standings], partial(_by_series, judging))
+        shown += _fitting(console, told.leads, partial(_by_lead, appraisal, chosen, measure))
+    shown.append(_costs(appraisal, chosen))
+    shown += _fitting(console, [one.name for one in appraisal.standings], partial(_by_series, appraisal))
     for table in shown:
         if table.row_count:
             console.print()
             console.print(table)
     _say(console, "")
     _say(console, "Errors are in standard deviations of each series over the training span, MAPE is in per cent.")
-    for words in (plain_words(judging), *gate_words(told)):
+    for words in (plain_words(appraisal), *gate_words(told)):
         _say(console, words)
 
 
 def as_json(told: Backtested) -> str:
     """Everything that was found, as one JSON object; figures of a policy are means over seeds."""
-    judging = Judging(told)
+    appraisal = Appraisal(told)
     return msgspec.json.encode(
         {
             "file": told.file,
@@ -76,10 +76,10 @@ def as_json(told: Backtested) -> str:
             "gate": told.gate,
             "seeds": told.seeds,
             "fit_s": told.fit_s,
-            "says": plain_words(judging),
-            "policies": [_policy(judging, name) for name in told.policies],
+            "says": plain_words(appraisal),
+            "policies": [_policy(appraisal, name) for name in told.policies],
             "baselines": [
-                {"baseline": name, **_scored(judging, name), "daily": _daily(scores)}
+                {"baseline": name, **_scored(appraisal, name), "daily": _daily(scores)}
                 for name, scores in told.baselines.items()
             ],
             "runs": [_run(run, told.interval_ms) for run in told.runs],
@@ -87,13 +87,13 @@ def as_json(told: Backtested) -> str:
     ).decode()
 
 
-def _policy(judging: Judging, name: str) -> dict[str, Any]:
-    runs, one = judging.runs(name), judging.standing(name)
+def _policy(appraisal: Appraisal, name: str) -> dict[str, Any]:
+    runs, one = appraisal.runs(name), appraisal.standing(name)
     assert one is not None  # noqa: S101 - it has runs
     return {
         "policy": name,
         "observations": _whole(mean_of(run.observations for run in runs)),
-        **_scored(judging, name),
+        **_scored(appraisal, name),
         "mse_deviation": one.deviation,
         "retrainings": _whole(one.retrainings),
         "promotions": _whole(one.promotions),
@@ -106,9 +106,9 @@ def _policy(judging: Judging, name: str) -> dict[str, Any]:
     }
 
 
-def _scored(judging: Judging, name: str) -> dict[str, Any]:
+def _scored(appraisal: Appraisal, name: str) -> dict[str, Any]:
     """The errors of a policy or a baseline, by lead and by series too."""
-    sets = judging.scores(name)
+    sets = appraisal.scores(name)
 
     def over(value: Callable[[ScoreSet], float | None]) -> float | None:
         return mean_of(value(scores) for scores in sets)
@@ -122,7 +122,7 @@ def _scored(judging: Judging, name: str) -> dict[str, Any]:
         "skill_seasonal": over(lambda one: one.skill_seasonal),
         "by_lead": [_lead(scores) for scores in zip(*(one.leads for one in sets), strict=True)],
         "per_series": {
-            scores[0].series: _series(scores, judging.told.leads)
+            scores[0].series: _series(scores, appraisal.told.leads)
             for scores in zip(*(one.series for one in sets), strict=True)
         },
     }
@@ -203,12 +203,12 @@ def _fitting(console: Console, columns: Sequence[Column], make: Callable[[Sequen
     return []
 
 
-def _errors(judging: Judging, chosen: str | None) -> Table:
-    several = judging.told.seeds > 1
+def _errors(appraisal: Appraisal, chosen: str | None) -> Table:
+    several = appraisal.told.seeds > 1
     table = _table(
         "over all leads", "MSE", *(["±"] if several else []), "MAE", "MAPE", "skill: persistence", "seasonal"
     )
-    for one in judging.standings:
+    for one in appraisal.standings:
         spread = [NONE if one.deviation is None else figure(one.deviation)] if several else []
         table.add_row(
             _named(one, chosen), figure(one.mse), *spread, figure(one.mae), figure(one.mape),
@@ -217,22 +217,22 @@ def _errors(judging: Judging, chosen: str | None) -> Table:
     return table
 
 
-def _by_lead(judging: Judging, chosen: str | None, measure: str, leads: Sequence[int]) -> Table:
+def _by_lead(appraisal: Appraisal, chosen: str | None, measure: str, leads: Sequence[int]) -> Table:
     """A measure at each of these leads, a row for each way to forecast."""
     words = skill_words if measure.startswith("skill") else figure
     table = _table(MEASURES[measure], *(str(lead) for lead in leads))
-    for one in judging.standings:
-        sets = judging.scores(one.name)
+    for one in appraisal.standings:
+        sets = appraisal.scores(one.name)
         of_leads = zip(*(scores.leads for scores in sets), strict=True)
         found = [_lead(scores) for scores in of_leads if scores[0].lead in leads]
         table.add_row(_named(one, chosen), *(words(lead[measure]) for lead in found), style=_style(one, chosen))
     return table
 
 
-def _costs(judging: Judging, chosen: str | None) -> Table:
+def _costs(appraisal: Appraisal, chosen: str | None) -> Table:
     """What the policies trained, and what share of the gain and of the training of `always` that is."""
     table = _table("updating", "retrained", "promoted", "undone", "training", "of always' gain", "of its training")
-    for one in judging.standings:
+    for one in appraisal.standings:
         if one.policy:
             table.add_row(
                 _named(one, chosen), *(_count(n) for n in (one.retrainings, one.promotions, one.rollbacks)),
@@ -242,10 +242,10 @@ def _costs(judging: Judging, chosen: str | None) -> Table:
     return table
 
 
-def _by_series(judging: Judging, names: Sequence[str]) -> Table:
+def _by_series(appraisal: Appraisal, names: Sequence[str]) -> Table:
     """The MSE of each series, a column for each of these ways to forecast; the loudest first."""
-    errors = {name: judging.by_series(name, lambda one: one.mse) for name in names}
-    loudest = [series for series, _ in judging.loudest]
+    errors = {name: appraisal.by_series(name, lambda one: one.mse) for name in names}
+    loudest = [series for series, _ in appraisal.loudest]
     table = _table("MSE by series", *names)
     if len(loudest) > 1:
         for series in loudest[:MOST_SERIES]:

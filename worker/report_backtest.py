@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.times import DAY_MS
-from worker.backtest_judged import ALWAYS, Judging
+from worker.backtest_appraisal import ALWAYS, Appraisal
 from worker.report_backtest_costs import costs, happened, runs
 from worker.report_backtest_scores import accuracy, leads, over_time, series
 from worker.report_backtest_words import (
@@ -24,7 +24,7 @@ from worker.report_words import counted
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from worker.backtest_judged import Faced
+    from worker.backtest_appraisal import Faced
     from worker.backtest_told import Backtested
 
 REPLAY = (
@@ -54,30 +54,30 @@ def write_page(path: str | Path, told: Backtested) -> None:
 
 def page(told: Backtested) -> str:
     """The backtest as HTML."""
-    judging, pictures = Judging(told), Pictures()
+    appraisal, pictures = Appraisal(told), Pictures()
     body = tag(
         "main",
-        _head(judging),
-        _summary(judging),
-        accuracy(judging, pictures),
-        costs(judging, pictures),
-        over_time(judging, pictures),
-        leads(judging, pictures),
-        series(judging, pictures),
-        happened(judging),
-        runs(judging),
+        _head(appraisal),
+        _summary(appraisal),
+        accuracy(appraisal, pictures),
+        costs(appraisal, pictures),
+        over_time(appraisal, pictures),
+        leads(appraisal, pictures),
+        series(appraisal, pictures),
+        happened(appraisal),
+        runs(appraisal),
         _method(told),
         _foot(),
     )
-    return document(f"Backtest of {_file(told)}: {outcome_words(judging)}", body, pictures.figures)
+    return document(f"Backtest of {_file(told)}: {outcome_words(appraisal)}", body, pictures.figures)
 
 
 def _file(told: Backtested) -> str:
     return told.file.replace("\\", "/").rsplit("/", 1)[-1] or told.file
 
 
-def _head(judging: Judging) -> Html:
-    told = judging.told
+def _head(appraisal: Appraisal) -> Html:
+    told = appraisal.told
     begin, online, end = (moment_words(at) for at in (told.begin_ms, told.online_ms, told.end_ms))
     facts = [
         ("Data", f"{begin} to {end}, every {length_words(1, told.interval_ms)}"),
@@ -90,28 +90,28 @@ def _head(judging: Judging) -> Html:
     ]  # fmt: skip
     return tag(
         "header",
-        tag("p", outcome_words(judging), class_="outcome"),
+        tag("p", outcome_words(appraisal), class_="outcome"),
         tag("h1", f"Backtest of {_file(told)}"),
-        tag("p", plain_words(judging), class_="sentence"),
-        tag("ul", *(tag("li", words) for words in more_words(judging))),
+        tag("p", plain_words(appraisal), class_="sentence"),
+        tag("ul", *(tag("li", words) for words in more_words(appraisal))),
         tag("dl", *(part for name, words in facts for part in (tag("dt", name), tag("dd", words)))),
-        class_=tone(judging),
+        class_=tone(appraisal),
     )
 
 
-def _summary(judging: Judging) -> Html:
-    judged = judging.judged
-    one, other = judging.standing(judged.lstm), judging.standing(judged.baseline)
+def _summary(appraisal: Appraisal) -> Html:
+    advised = appraisal.advised
+    one, other = appraisal.standing(advised.lstm), appraisal.standing(advised.baseline)
     tiles: list[Html] = []
     if one is not None:
         spread = "" if one.deviation is None else f" ± {one.deviation:.2g} over seeds"
         tiles.append(tile(f"Error, {one.name}", number(one.mse, figure(one.mse)), f"scaled MSE{spread}"))
     elif other is not None:
         tiles.append(tile(f"Error, {other.name}", number(other.mse, figure(other.mse)), "scaled MSE, best baseline"))
-    if judged.against_frozen is not None:
-        tiles.append(_faced(judged.against_frozen))
-    if judged.against_baseline is not None:
-        tiles.append(_faced(judged.against_baseline))
+    if advised.against_frozen is not None:
+        tiles.append(_faced(advised.against_frozen))
+    if advised.against_baseline is not None:
+        tiles.append(_faced(advised.against_baseline))
     if one is not None and one.retrainings:
         share = (
             "" if one.compute_share is None or one.name == ALWAYS else f", {share_words(one.compute_share)} of always'"

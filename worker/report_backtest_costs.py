@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.backtest_judged import ALWAYS, FROZEN
+from worker.backtest_appraisal import ALWAYS, FROZEN
 from worker.report_backtest_figures import by_cost
 from worker.report_backtest_scores import named, with_deviation
 from worker.report_html import Html, number, section, table, tag
@@ -12,25 +12,25 @@ from worker.report_numbers import MINUS, NONE, clock_words, figure, step_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:
-    from worker.backtest_judged import Judging, Standing
+    from worker.backtest_appraisal import Appraisal, Standing
     from worker.report_html import Pictures
 
 MOST_ROWS = 300  # things that happened to one policy
 
 
-def costs(judging: Judging, pictures: Pictures) -> Html:
+def costs(appraisal: Appraisal, pictures: Pictures) -> Html:
     """What each policy trained, and for what gain."""
-    shown = [one for one in judging.standings if one.policy]
+    shown = [one for one in appraisal.standings if one.policy]
     if not any(one.retrainings for one in shown):
         return Html()
     headings = ["policy", "error (scaled MSE)", "of always' gain", "of always' training", "retrainings", "promotions",
                 "rollbacks", "gradient steps", "training", "whole run"]  # fmt: skip
     rows = [_costs(one) for one in shown]
-    strong = next((i for i, one in enumerate(shown) if one.name == judging.judged.chosen), None)
+    strong = next((i for i, one in enumerate(shown) if one.name == appraisal.advised.chosen), None)
     return section(
         "What updating costs",
-        tag("p", _gain_words(judging)),
-        pictures.place("by_cost", by_cost(judging),
+        tag("p", _gain_words(appraisal)),
+        pictures.place("by_cost", by_cost(appraisal),
             "Each policy's error by how much it trained, with the baselines as lines; the table has the numbers.",
             "Low and left is good: little error for little training. Bars: the standard deviation over seeds."),
         table("Gain and cost of each policy, means over seeds, without the first fit", headings, rows, strong=strong),
@@ -51,28 +51,28 @@ def _costs(one: Standing) -> list[str]:
     ]
 
 
-def _gain_words(judging: Judging) -> str:
-    if judging.standing(FROZEN) is None:
+def _gain_words(appraisal: Appraisal) -> str:
+    if appraisal.standing(FROZEN) is None:
         return "Against what updating gains can't be told: never was not run."
-    if judging.standing(ALWAYS) is None:
+    if appraisal.standing(ALWAYS) is None:
         return "always was not run, so that there is no most to compare with."
-    faced = judging.faced(ALWAYS, FROZEN)
+    faced = appraisal.faced(ALWAYS, FROZEN)
     told = "The gain of always is its error below that of never."
     if faced is None or faced.share <= 0:
         return f"{told} Here it gains nothing, so that nothing can have a share of it."
     return told if faced.clear else f"{told} Here that may be luck: read shares of it with care."
 
 
-def happened(judging: Judging) -> Html:
+def happened(appraisal: Appraisal) -> Html:
     """What happened to the versions of each policy, of its first seed."""
     parts = []
-    for one in judging.standings:
-        runs = judging.runs(one.name)
+    for one in appraisal.standings:
+        runs = appraisal.runs(one.name)
         if not runs or not runs[0].happened:
             continue
         found = runs[0].happened
         rows = [
-            [step_words(event.step, judging.told.interval_ms), event.kind,
+            [step_words(event.step, appraisal.told.interval_ms), event.kind,
              NONE if event.version is None else f"{event.version}", event.words]
             for event in found[:MOST_ROWS]
         ]  # fmt: skip
@@ -84,9 +84,9 @@ def happened(judging: Judging) -> Html:
     return section("What happened", *parts)
 
 
-def runs(judging: Judging) -> Html:
+def runs(appraisal: Appraisal) -> Html:
     """Every run by itself."""
-    found = [run for one in judging.standings for run in judging.runs(one.name)]
+    found = [run for one in appraisal.standings for run in appraisal.runs(one.name)]
     if not found:
         return Html()
     rows = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from models.times import DAY_MS, rfc3339
-from worker.backtest_judged import ALWAYS, CONTROL, FROZEN, ON_DRIFT, by_day, mean_of
+from worker.backtest_appraisal import ALWAYS, CONTROL, FROZEN, ON_DRIFT, by_day, mean_of
 from worker.report_drawing import (
     FAR,
     HIGH,
@@ -26,7 +26,7 @@ from worker.report_numbers import figure, length_words
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.backtest_judged import Judging, Standing
+    from worker.backtest_appraisal import Appraisal, Standing
     from worker.backtest_told import PolicyRun
     from worker.report_drawing import Figure
 
@@ -44,23 +44,23 @@ SIGNS: dict[str, tuple[str, str]] = {
 }
 
 
-def color_of(judging: Judging, name: str) -> str:
+def color_of(appraisal: Appraisal, name: str) -> str:
     """The colour of a way to forecast, the same in every picture."""
     if name in OTHERS:
         return OTHERS[name]
-    names = [one for one in judging.told.policies if one not in OTHERS]
+    names = [one for one in appraisal.told.policies if one not in OTHERS]
     return POLICIES[names.index(name) % len(POLICIES)] if name in names else PALETTE[0]
 
 
-def window_days(judging: Judging) -> int:
+def window_days(appraisal: Appraisal) -> int:
     """How many days a point of the skill is over."""
-    days = max(1, round((judging.told.end_ms - judging.told.online_ms) / DAY_MS))
+    days = max(1, round((appraisal.told.end_ms - appraisal.told.online_ms) / DAY_MS))
     return LONG_DAYS if days >= LONG_SPAN else min(SHORT_DAYS, max(1, days // 4))
 
 
-def skill_by_day(judging: Judging, name: str) -> tuple[list[int], list[float | None]]:
+def skill_by_day(appraisal: Appraisal, name: str) -> tuple[list[int], list[float | None]]:
     """Days, and the skill against persistence over the window that ends with each; None: it can't be said."""
-    window, known = window_days(judging), by_day(judging.scores(name))
+    window, known = window_days(appraisal), by_day(appraisal.scores(name))
     shown: list[int] = []
     skills: list[float | None] = []
     for day in known:
@@ -74,28 +74,28 @@ def skill_by_day(judging: Judging, name: str) -> tuple[list[int], list[float | N
     return shown, skills
 
 
-def skill_over_time(judging: Judging) -> Figure | None:
+def skill_over_time(appraisal: Appraisal) -> Figure | None:
     """Skill against persistence of everything but it, with a row of marks below for the versions of each policy."""
-    shown = [one for one in judging.standings if one.name != "persistence"]
-    lines = {one.name: skill_by_day(judging, one.name) for one in shown}
+    shown = [one for one in appraisal.standings if one.name != "persistence"]
+    lines = {one.name: skill_by_day(appraisal, one.name) for one in shown}
     lines = {name: found for name, found in lines.items() if any(value is not None for value in found[1])}
     if not lines:
         return None
     traces = [
-        line([_date(day) for day in days], skills, name, color_of(judging, name), DASHES.get(name, "solid"),
-             width=2 if name in judging.told.baselines or name == FROZEN else 2.4, hover="%{x|%Y-%m-%d}: %{y:.3f}")
+        line([_date(day) for day in days], skills, name, color_of(appraisal, name), DASHES.get(name, "solid"),
+             width=2 if name in appraisal.told.baselines or name == FROZEN else 2.4, hover="%{x|%Y-%m-%d}: %{y:.3f}")
         for name, (days, skills) in lines.items()
     ]  # fmt: skip
-    rows = [one for one in shown if one.policy and any(len(run.versions) > 1 for run in judging.runs(one.name))]
+    rows = [one for one in shown if one.policy and any(len(run.versions) > 1 for run in appraisal.runs(one.name))]
     height = HIGH + (GAP + ROW * len(rows) if rows else 0)
     near = [value for name, (_, skills) in lines.items() if name != "seasonal" for value in skills]
-    found = framed(traces, height, x={"type": "date", "range": _ends(judging)}, y={
+    found = framed(traces, height, x={"type": "date", "range": _ends(appraisal)}, y={
         "title": {"text": "skill against persistence"}, "zeroline": True, "zerolinewidth": 2, "range": span_of(near),
     })  # fmt: skip
     if rows:
         share = ROW * len(rows) / (HIGH + ROW * len(rows) - GAP)
         for at, one in enumerate(reversed(rows)):
-            found["data"] += _row_of_marks(judging, judging.runs(one.name)[0], at)
+            found["data"] += _row_of_marks(appraisal, appraisal.runs(one.name)[0], at)
         found["layout"]["yaxis"]["domain"] = [share + 0.06, 1]
         found["layout"]["xaxis"]["anchor"] = "y2"
         found["layout"]["yaxis2"] = {
@@ -105,9 +105,9 @@ def skill_over_time(judging: Judging) -> Figure | None:
     return found
 
 
-def _row_of_marks(judging: Judging, run: PolicyRun, at: int) -> list[Figure]:
+def _row_of_marks(appraisal: Appraisal, run: PolicyRun, at: int) -> list[Figure]:
     """The versions of a run where they began to answer, and what it suffered."""
-    color, interval_ms = color_of(judging, run.policy), judging.told.interval_ms
+    color, interval_ms = color_of(appraisal, run.policy), appraisal.told.interval_ms
     why = {one.version: one.words for one in run.happened if one.kind == "promote"}
     began = [(step, _said(f"version {version}", why.get(version, ""))) for version, step in run.versions]
     traces = [_signs(began, at, interval_ms, {"symbol": "line-ns", "size": 12, "line": {"color": color, "width": 1.6}})]
@@ -131,21 +131,21 @@ def _signs(found: Sequence[tuple[int, str]], at: float, interval_ms: int, marker
     }  # fmt: skip
 
 
-def spared(judging: Judging) -> Figure | None:
+def spared(appraisal: Appraisal) -> Figure | None:
     """The error that each has made less than the frozen LSTM up to a day, as a share of all that the latter makes."""
-    against = by_day(judging.scores(FROZEN))
+    against = by_day(appraisal.scores(FROZEN))
     whole = sum(count * mse for count, mse, _ in against.values())
-    best = judging.judged.baseline
-    shown = [one.name for one in judging.standings if (one.policy and one.name != FROZEN) or one.name == best]
+    best = appraisal.advised.baseline
+    shown = [one.name for one in appraisal.standings if (one.policy and one.name != FROZEN) or one.name == best]
     traces: list[Figure] = []
     near: list[float] = [0.0]
     for name in shown if whole > 0 else []:
-        mine, total, y = by_day(judging.scores(name)), 0.0, []
+        mine, total, y = by_day(appraisal.scores(name)), 0.0, []
         days = [day for day in against if day in mine]
         for day in days:
             total += against[day][0] * (against[day][1] - mine[day][1])
             y.append(100 * total / whole)
-        color, dash = color_of(judging, name), DASHES.get(name, "solid")
+        color, dash = color_of(appraisal, name), DASHES.get(name, "solid")
         if name != best:
             near += y
         hover = "%{x|%Y-%m-%d}: %{y:.1f} %"
@@ -154,42 +154,44 @@ def spared(judging: Judging) -> Figure | None:
         return None
     reach = max(near) - min(near)
     near += [v for trace in traces for v in trace["y"] if min(near) - reach <= v <= max(near) + reach]
-    return framed(traces, HIGH, x={"type": "date", "range": _ends(judging)}, y={
+    return framed(traces, HIGH, x={"type": "date", "range": _ends(appraisal)}, y={
         "title": {"text": "error spared so far"}, "zeroline": True, "zerolinewidth": 2, "range": span_of(near),
         "ticksuffix": " %",
     })  # fmt: skip
 
 
-def over_seeds(judging: Judging) -> Figure | None:
+def over_seeds(appraisal: Appraisal) -> Figure | None:
     """A box of every policy's error over seeds, the least first; baselines as lines. None of one run."""
-    shown = [one for one in judging.standings if one.policy and one.by_seed]
+    shown = [one for one in appraisal.standings if one.policy and one.by_seed]
     if sum(len(one.by_seed) for one in shown) < 2:
         return None
     traces: list[Figure] = []
     for at, one in enumerate(shown):
-        color, found = color_of(judging, one.name), spread(one.by_seed)
+        color, found = color_of(appraisal, one.name), spread(one.by_seed)
         small: Figure = {"color": color, "size": 7, "opacity": 0.8}
         if found:
             traces.append(box(at, found, color, one.name))
         beside = at + 0.32 if found else at
         traces.append(marks([beside] * len(one.by_seed), listed(one.by_seed), small, f"{safe(one.name)}, a seed"))
     return _against_baselines(
-        judging, traces, [value for one in shown for value in one.by_seed], (-0.6, len(shown) - 0.4),
+        appraisal, traces, [value for one in shown for value in one.by_seed], (-0.6, len(shown) - 0.4),
         {"tickvals": [*range(len(shown))], "ticktext": [safe(one.name) for one in shown]},
     )  # fmt: skip
 
 
-def by_cost(judging: Judging) -> Figure | None:
+def by_cost(appraisal: Appraisal) -> Figure | None:
     """The error of each policy by what it trained; None where nothing was trained."""
-    shown = [one for one in judging.standings if one.policy and one.mse is not None and one.gradient_steps is not None]
+    shown = [
+        one for one in appraisal.standings if one.policy and one.mse is not None and one.gradient_steps is not None
+    ]
     if not any(one.gradient_steps for one in shown):
         return None
-    always = judging.standing(ALWAYS)
+    always = appraisal.standing(ALWAYS)
     shared = always is not None and bool(always.gradient_steps)
     costs = [_cost(one, shared=shared) for one in shown]
     traces: list[Figure] = []
     for at, (one, cost) in enumerate(zip(shown, costs, strict=True)):
-        color, reach = color_of(judging, one.name), one.deviation or 0.0
+        color, reach = color_of(appraisal, one.name), one.deviation or 0.0
         traces.append(
             {
                 **marks([cost], [one.mse], {"color": color, "size": 11}, safe(one.name)), "mode": "markers+text",
@@ -204,7 +206,7 @@ def by_cost(judging: Judging) -> Figure | None:
     span = span_of(costs)
     room = 0.1 * (span[1] - span[0])
     axis: Figure = {"title": {"text": title}, "ticksuffix": " %" if shared else ""}
-    return _against_baselines(judging, traces, values, (span[0] - room, span[1] + room), axis)
+    return _against_baselines(appraisal, traces, values, (span[0] - room, span[1] + room), axis)
 
 
 def _cost(one: Standing, *, shared: bool) -> float:
@@ -212,10 +214,10 @@ def _cost(one: Standing, *, shared: bool) -> float:
 
 
 def _against_baselines(
-    judging: Judging, traces: list[Figure], values: list[float], ends: tuple[float, float], x: Figure
+    appraisal: Appraisal, traces: list[Figure], values: list[float], ends: tuple[float, float], x: Figure
 ) -> Figure:
     """The error of policies, with baselines as lines where they are near."""
-    lines = [one for one in judging.standings if not one.policy and one.mse is not None]
+    lines = [one for one in appraisal.standings if not one.policy and one.mse is not None]
     reach = max(FAR * (max(values) - min(values)), 0.1 * max(values))
     near = [one.mse or 0.0 for one in lines if min(values) - reach <= (one.mse or 0.0) <= max(values) + reach]
     span = span_of([*values, *near])
@@ -223,19 +225,19 @@ def _against_baselines(
         name = one.name
         if not span[0] <= (one.mse or 0.0) <= span[1]:
             name = f"{name} {figure(one.mse)}, {'above' if (one.mse or 0.0) > span[1] else 'below'} this"
-        dash, color = DASHES.get(one.name, "solid"), color_of(judging, one.name)
+        dash, color = DASHES.get(one.name, "solid"), color_of(appraisal, one.name)
         traces.append(line(list(ends), [one.mse] * 2, name, color, dash, hover="%{y:.4g}"))
     return framed(
         traces, HIGH, x={**x, "range": list(ends)}, y={"title": {"text": "error (scaled MSE)"}, "range": span}
     )
 
 
-def by_lead(judging: Judging) -> Figure | None:
+def by_lead(appraisal: Appraisal) -> Figure | None:
     """Skill against persistence by lead; None of one lead."""
-    leads = judging.told.leads
+    leads = appraisal.told.leads
     lines = {}
-    for one in judging.standings:
-        sets = judging.scores(one.name)
+    for one in appraisal.standings:
+        sets = appraisal.scores(one.name)
         skills = [mean_of([scores.leads[at].skill_persistence for scores in sets]) for at in range(len(leads))]
         if one.name != "persistence" and any(value is not None for value in skills):
             lines[one.name] = skills
@@ -243,26 +245,26 @@ def by_lead(judging: Judging) -> Figure | None:
         return None
     traces = []
     for name, skills in lines.items():
-        color, dash = color_of(judging, name), DASHES.get(name, "solid")
+        color, dash = color_of(appraisal, name), DASHES.get(name, "solid")
         trace = line(list(leads), listed(skills), name, color, dash, hover="lead %{x}: %{y:.3f}")
         traces.append({**trace, "mode": "lines+markers" if len(leads) <= 30 else "lines", "marker": {"size": 5}})
     near = [value for name, skills in lines.items() if name != "seasonal" for value in skills]
-    x: Figure = {"title": {"text": f"lead, steps of {length_words(1, judging.told.interval_ms)}"}}
+    x: Figure = {"title": {"text": f"lead, steps of {length_words(1, appraisal.told.interval_ms)}"}}
     if len(leads) <= 8:
         x["tickvals"] = list(leads)
     y = {"title": {"text": "skill against persistence"}, "zeroline": True, "zerolinewidth": 2}
     return framed(traces, HIGH, x=x, y={**y, "range": span_of(near)})
 
 
-def by_series(judging: Judging) -> Figure | None:
+def by_series(appraisal: Appraisal) -> Figure | None:
     """Skill against persistence of each series, a dot for each way to forecast; None of one series."""
-    shown = [name for name, _ in judging.loudest[:MOST_SERIES]]
+    shown = [name for name, _ in appraisal.loudest[:MOST_SERIES]]
     if len(shown) < 2:
         return None
     traces = []
     near: list[float | None] = []
-    for one in judging.standings:
-        skills = judging.by_series(one.name, lambda of: of.skill_persistence)
+    for one in appraisal.standings:
+        skills = appraisal.by_series(one.name, lambda of: of.skill_persistence)
         x = [skills.get(name) for name in shown]
         if one.name == "persistence" or not any(value is not None for value in x):
             continue
@@ -272,7 +274,7 @@ def by_series(judging: Judging) -> Figure | None:
             {
                 "type": "scatter", "mode": "markers", "x": listed(x), "y": [safe(name) for name in shown],
                 "name": safe(one.name), "marker": {
-                    "color": color_of(judging, one.name), "size": 10, "opacity": 0.85,
+                    "color": color_of(appraisal, one.name), "size": 10, "opacity": 0.85,
                     "symbol": "circle" if one.policy else "diamond-open",
                     **({} if one.policy else {"line": {"width": 2}}),
                 },
@@ -291,8 +293,8 @@ def by_series(judging: Judging) -> Figure | None:
     return framed(traces, max(HIGH // 2, height), x=x_axis, y={"type": "category", "autorange": "reversed"})
 
 
-def _ends(judging: Judging) -> list[str]:
-    return [_moment(judging.told.online_ms), _moment(judging.told.end_ms)]
+def _ends(appraisal: Appraisal) -> list[str]:
+    return [_moment(appraisal.told.online_ms), _moment(appraisal.told.end_ms)]
 
 
 def _date(day: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.backtest_judged import FROZEN, mean_of
+from worker.backtest_appraisal import FROZEN, mean_of
 from worker.report_backtest_figures import by_lead, by_series, over_seeds, skill_over_time, spared, window_days
 from worker.report_backtest_words import made_words
 from worker.report_html import Html, joined, number, section, table, tag
@@ -14,7 +14,7 @@ from worker.report_words import counted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.backtest_judged import Judging
+    from worker.backtest_appraisal import Appraisal
     from worker.backtest_told import LeadScore, SeriesScore
     from worker.report_drawing import Figure
     from worker.report_html import Pictures
@@ -23,9 +23,9 @@ MOST_ROWS = 500  # series in a table
 SYMBOLS = {"triangle-down": "triangle: drift", "circle-open": "circle: retrained and judged", "x": "cross: rolled back"}
 
 
-def accuracy(judging: Judging, pictures: Pictures) -> Html:
+def accuracy(appraisal: Appraisal, pictures: Pictures) -> Html:
     """Every way to forecast, the least error first, with the spread over seeds."""
-    shown = judging.standings
+    shown = appraisal.standings
     headings = ["way to forecast", "error (scaled MSE)", "skill against persistence", "against seasonal naive", "MAE",
                 "MAPE"]  # fmt: skip
     rows = [
@@ -37,31 +37,31 @@ def accuracy(judging: Judging, pictures: Pictures) -> Html:
         ]
         for one in shown
     ]  # fmt: skip
-    strong = next((i for i, one in enumerate(shown) if one.name == judging.judged.chosen), None)
-    several = judging.told.seeds > 1
+    strong = next((i for i, one in enumerate(shown) if one.name == appraisal.advised.chosen), None)
+    several = appraisal.told.seeds > 1
     spread = "± is the standard deviation over seeds. " if several else ""
     alt = "Box plots of each policy's error over seeds, with the baselines as lines; the table has the numbers."
     return section(
         "How good each is",
-        tag("p", f"The least error first. {spread}Leads 1 to {judging.told.horizon:,} count alike."),
+        tag("p", f"The least error first. {spread}Leads 1 to {appraisal.told.horizon:,} count alike."),
         table("Errors over the online span", headings, rows, strong=strong),
-        pictures.place("over_seeds", over_seeds(judging), alt,
+        pictures.place("over_seeds", over_seeds(appraisal), alt,
             "Box: 25 to 75 %, line: median, dashed: mean, whiskers: 5 to 95 % of the seeds (dots). Lines: baselines."
             if several else "A dot for the one seed. Lines: baselines."),
     )  # fmt: skip
 
 
-def over_time(judging: Judging, pictures: Pictures) -> Html:
+def over_time(appraisal: Appraisal, pictures: Pictures) -> Html:
     """Skill over time, with versions on the axis; what updating spared up to each day."""
-    window = counted(window_days(judging), "day")
-    drawn = skill_over_time(judging)
+    window = counted(window_days(appraisal), "day")
+    drawn = skill_over_time(appraisal)
     return section(
         "Skill over time",
         tag("p", f"Each point is over the {window} up to it: 1 is perfect, 0 as good as persistence.") if drawn else "",
         pictures.place("skill_over_time", drawn,
             f"Lines of skill against persistence over event time, over {window} each, with marks for new versions.",
             "" if drawn is None else _marks_words(drawn)),
-        _spared(judging, pictures),
+        _spared(appraisal, pictures),
     )  # fmt: skip
 
 
@@ -73,8 +73,8 @@ def _marks_words(drawn: Figure) -> str:
     return f"{told}{f' ({signs})' if signs else ''}." if symbols else ""
 
 
-def _spared(judging: Judging, pictures: Pictures) -> Html:
-    drawn = spared(judging)
+def _spared(appraisal: Appraisal, pictures: Pictures) -> Html:
+    drawn = spared(appraisal)
     if drawn is None:
         return Html()
     return joined([
@@ -83,16 +83,16 @@ def _spared(judging: Judging, pictures: Pictures) -> Html:
             "frozen one makes over the span. Where a line rises, it is the better one; where it is level, nothing is "
             "gained."),
         pictures.place("spared", drawn, "Lines of the error spared against the frozen LSTM, summed up over event time, "
-            f"of {', '.join(one.name for one in judging.standings if one.policy and one.name != FROZEN)}."),
+            f"of {', '.join(one.name for one in appraisal.standings if one.policy and one.name != FROZEN)}."),
     ])  # fmt: skip
 
 
-def leads(judging: Judging, pictures: Pictures) -> Html:
+def leads(appraisal: Appraisal, pictures: Pictures) -> Html:
     """Errors and skill by lead."""
-    shown = judging.told.leads
+    shown = appraisal.told.leads
     if not shown:
         return Html()
-    step = length_words(1, judging.told.interval_ms)
+    step = length_words(1, appraisal.told.interval_ms)
     tables = [
         (f"Error at a lead; a lead is {step}", lambda one: one.mse, figure),
         ("Skill against persistence at a lead", lambda one: one.skill_persistence, skill_words),
@@ -100,80 +100,80 @@ def leads(judging: Judging, pictures: Pictures) -> Html:
         ("MAE at a lead", lambda one: one.mae, figure),
         ("MAPE at a lead, %", lambda one: one.mape, figure),
     ]  # fmt: skip
-    upto = _by_lead(judging, lambda one: one.upto, figure, "Error, mean over leads 1 to k (as the literature gives it)",
-                    "k = ")  # fmt: skip
+    heading = "Error, mean over leads 1 to k (as the literature gives it)"
+    upto = _by_lead(appraisal, lambda one: one.upto, figure, heading, "k = ")
     return section(
         "By lead",
-        pictures.place("by_lead", by_lead(judging), "Lines of skill against persistence by lead; tables follow."),
+        pictures.place("by_lead", by_lead(appraisal), "Lines of skill against persistence by lead; tables follow."),
         upto,
         tag("details", tag("summary", "Tables of each lead by itself"),
-            *(_by_lead(judging, value, words, caption, "lead ") for caption, value, words in tables)),
+            *(_by_lead(appraisal, value, words, caption, "lead ") for caption, value, words in tables)),
     )  # fmt: skip
 
 
 def _by_lead(
-    judging: Judging,
+    appraisal: Appraisal,
     value: Callable[[LeadScore], float | None],
     words: Callable[[float | None], str],
     caption: str,
     before: str,
 ) -> Html:
-    leads = judging.told.leads
+    leads = appraisal.told.leads
     rows = []
-    for one in judging.standings:
-        sets = judging.scores(one.name)
+    for one in appraisal.standings:
+        sets = appraisal.scores(one.name)
         means = [mean_of(value(scores.leads[at]) for scores in sets) for at in range(len(leads))]
         rows.append([one.name, *(number(mean, words(mean)) for mean in means)])
     return table(caption, ["way to forecast", *(f"{before}{lead}" for lead in leads)], rows)
 
 
-def series(judging: Judging, pictures: Pictures) -> Html:
+def series(appraisal: Appraisal, pictures: Pictures) -> Html:
     """Errors by series, those that weigh most first."""
-    shown = judging.loudest[:MOST_ROWS]
-    if len(judging.loudest) < 2:
+    shown = appraisal.loudest[:MOST_ROWS]
+    if len(appraisal.loudest) < 2:
         return Html()
-    drawn = by_series(judging)
-    count = len(judging.loudest)
+    drawn = by_series(appraisal)
+    count = len(appraisal.loudest)
     picked = f"The first {len(shown)} of {count:,} are listed; --json has all. " if count > len(shown) else ""
-    half = _half(judging)
+    half = _half(appraisal)
     return section(
         "By series",
         tag("p", f"{half} what the mean says. {picked}".strip()),
         pictures.place("by_series", drawn,
             "Dots of skill against persistence of each series, by way to forecast; the tables have the numbers.",
             "Each series with every way to forecast; those with most of the error come first."),
-        _by_series(judging, "Error (scaled MSE) by series; bold: the least", lambda one: one.mse, figure),
+        _by_series(appraisal, "Error (scaled MSE) by series; bold: the least", lambda one: one.mse, figure),
         tag("details", tag("summary", "Skill by series"),
-            _by_series(judging, "Skill against persistence by series; bold: the most",
+            _by_series(appraisal, "Skill against persistence by series; bold: the most",
                        lambda one: one.skill_persistence, skill_words, most=True), class_="long"),
     )  # fmt: skip
 
 
-def _half(judging: Judging) -> str:
+def _half(appraisal: Appraisal) -> str:
     """How many series make half of the error."""
     total, count = 0.0, 0
-    for _, share in judging.loudest:
+    for _, share in appraisal.loudest:
         total, count = total + share, count + 1
         if total >= 0.5:
             break
-    names = " and ".join(name for name, _ in judging.loudest[:count])
+    names = " and ".join(name for name, _ in appraisal.loudest[:count])
     told = names if count <= 2 else counted(count, "series", "series")
-    of = f"{'alone, ' if count == 1 else ''}of {len(judging.loudest):,} series, {'makes' if count == 1 else 'make'}"
+    of = f"{'alone, ' if count == 1 else ''}of {len(appraisal.loudest):,} series, {'makes' if count == 1 else 'make'}"
     return f"{told}, {of} {100 * total:.0f} % of all squared error: {'it decides' if count == 1 else 'they decide'}"
 
 
 def _by_series(
-    judging: Judging,
+    appraisal: Appraisal,
     caption: str,
     value: Callable[[SeriesScore], float | None],
     words: Callable[[float | None], str],
     *,
     most: bool = False,
 ) -> Html:
-    columns = [(one.name, judging.by_series(one.name, value)) for one in judging.standings]
+    columns = [(one.name, appraisal.by_series(one.name, value)) for one in appraisal.standings]
     best = max if most else min
     rows = []
-    for name, share in judging.loudest[:MOST_ROWS]:
+    for name, share in appraisal.loudest[:MOST_ROWS]:
         values = [column.get(name) for _, column in columns]
         known = [found for found in values if found is not None]
         cells = [number(found, words(found)) for found in values]

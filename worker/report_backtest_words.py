@@ -7,13 +7,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from models.times import DAY_MS
-from worker.backtest_judged import ALWAYS, CONTROL, FROZEN
+from worker.backtest_appraisal import ALWAYS, CONTROL, FROZEN
 from worker.durations import parse_duration
 from worker.report_numbers import clock_words, less_interval, less_words, share_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:
-    from worker.backtest_judged import Advice, Faced, Judging
+    from worker.backtest_appraisal import Advice, Appraisal, Faced
     from worker.backtest_told import Backtested
 
 FEW_DAYS = 28  # of the online span: with fewer, days say little
@@ -62,66 +62,66 @@ def interval_words(faced: Faced) -> str:
     return f"95 %: {words}" if words else ""
 
 
-def _on_too_few_seeds(judging: Judging) -> Faced | None:
+def _on_too_few_seeds(appraisal: Appraisal) -> Faced | None:
     """The policy with the least error of all, against the frozen LSTM, where only the seeds leave that open."""
-    faced = judging.judged.against_frozen
+    faced = appraisal.advised.against_frozen
     if faced is None or faced.clear or not faced.low > 0 or not 1 < faced.seeds < MANY_SEEDS:
         return None
-    beside = judging.faced(faced.name, judging.judged.baseline)
+    beside = appraisal.faced(faced.name, appraisal.advised.baseline)
     return faced if beside is None or beside.share > 0 else None
 
 
-def tone(judging: Judging) -> str:
+def tone(appraisal: Appraisal) -> str:
     """The colour of the advice."""
-    return TONES["undecided" if _on_too_few_seeds(judging) is not None else judging.judged.advice]
+    return TONES["undecided" if _on_too_few_seeds(appraisal) is not None else appraisal.advised.advice]
 
 
-def outcome_words(judging: Judging) -> str:
+def outcome_words(appraisal: Appraisal) -> str:
     """The advice in a few words."""
-    judged = judging.judged
-    if _on_too_few_seeds(judging) is not None:
+    advised = appraisal.advised
+    if _on_too_few_seeds(appraisal) is not None:
         return "too few seeds to tell"
     return {
-        "updating": f"{judged.chosen} pays",
+        "updating": f"{advised.chosen} pays",
         "frozen": "updating does not pay",
         "lstm": "the LSTM pays",
-        "baseline": "an LSTM is not worth it" if judged.lstm is not None else "no LSTM was run",
+        "baseline": "an LSTM is not worth it" if advised.lstm is not None else "no LSTM was run",
         "undecided": "hardly worth an LSTM",
         "nothing": "nothing was scored",
-    }[judged.advice]
+    }[advised.advice]
 
 
-def plain_words(judging: Judging) -> str:
+def plain_words(appraisal: Appraisal) -> str:
     """What to do, for who reads one line."""
-    judged, faced = judging.judged, judging.judged.against_baseline
-    better = _on_too_few_seeds(judging)
+    advised, faced = appraisal.advised, appraisal.advised.against_baseline
+    better = _on_too_few_seeds(appraisal)
     if better is not None:
-        beside = judging.faced(better.name, judged.baseline)
+        beside = appraisal.faced(better.name, advised.baseline)
         more = f", and {less_words(beside.share)} than {spoken(beside.other)}" if beside is not None else ""
         return (
             f"{better.name} makes {less_words(better.share)} error than the frozen LSTM{more}, but "
             f"{counted(better.seeds, 'seed')} can't tell that from luck: run it with --seeds {MANY_SEEDS}."
         )
-    if judged.lstm is None or judged.advice == "nothing":
-        best = f"; of the baselines {spoken(judged.baseline)} is the best" if judged.baseline else ""
+    if advised.lstm is None or advised.advice == "nothing":
+        best = f"; of the baselines {spoken(advised.baseline)} is the best" if advised.baseline else ""
         return f"No policy was scored{best}."
     against = (
         f"{less_words(faced.share)} error than {spoken(faced.other)}, the best baseline" if faced is not None else ""
     )
-    if faced is not None and judged.advice == "baseline":
+    if faced is not None and advised.advice == "baseline":
         return (
-            f"Take {spoken(faced.other)}: the best LSTM, {spoken(judged.lstm)}, makes {less_words(faced.share)} error, "
-            "and has to be trained."
+            f"Take {spoken(faced.other)}: the best LSTM, {spoken(advised.lstm)}, makes {less_words(faced.share)} "
+            "error, and has to be trained."
         )
-    if faced is not None and judged.advice == "undecided":
+    if faced is not None and advised.advice == "undecided":
         simpler = "what is simpler costs less" if faced.share >= 0 else "and has to be trained"
         luck = "which may be luck" if math.isfinite(faced.low) else "on too few days to tell skill from luck"
-        return f"The best LSTM, {spoken(judged.lstm)}, makes {against}, {luck}; {simpler}."
-    if judged.advice == "updating" and judged.against_frozen is not None:
-        head = f"Update {_named(judged.chosen)}: {less_words(judged.against_frozen.share)} error than the frozen LSTM"
-        return f"{head}{_cost_words(judging)}{'; ' + against if against else ''}."
-    name = "Leave the LSTM frozen" if judged.advice == "frozen" else _take_words(judged.lstm)
-    why = "no policy that updates makes less error beyond luck" if judged.advice == "frozen" else ""
+        return f"The best LSTM, {spoken(advised.lstm)}, makes {against}, {luck}; {simpler}."
+    if advised.advice == "updating" and advised.against_frozen is not None:
+        head = f"Update {_named(advised.chosen)}: {less_words(advised.against_frozen.share)} error than the frozen LSTM"
+        return f"{head}{_cost_words(appraisal)}{'; ' + against if against else ''}."
+    name = "Leave the LSTM frozen" if advised.advice == "frozen" else _take_words(advised.lstm)
+    why = "no policy that updates makes less error beyond luck" if advised.advice == "frozen" else ""
     told = f"it makes {against}" if against else ""
     return f"{name}: {'; '.join(filter(None, (why, told)))}." if why or told else f"{name}."
 
@@ -135,33 +135,35 @@ def _take_words(name: str) -> str:
     return f"Update {_named(name)}" if when_words(name) else f"Take {spoken(name)}"
 
 
-def _cost_words(judging: Judging) -> str:
+def _cost_words(appraisal: Appraisal) -> str:
     """What share of the gain of `always` for what share of its training; empty where that is not known."""
-    one = judging.standing(judging.judged.chosen)
+    one = appraisal.standing(appraisal.advised.chosen)
     if one is None or one.name == ALWAYS or one.gain_share is None or one.compute_share is None:
         return ""
     gain = "more than always gains" if one.gain_share > 1 else f"{share_words(one.gain_share)} of what always gains"
     return f", {gain} for {share_words(one.compute_share)} of its training"
 
 
-def more_words(judging: Judging) -> list[str]:
+def more_words(appraisal: Appraisal) -> list[str]:
     """What else is to know before one acts on it, a sentence each."""
-    judged, told = judging.judged, judging.told
+    advised, told = appraisal.advised, appraisal.told
     found = []
-    if judged.against_frozen is not None:
-        found.append(faced_words(judged.against_frozen))
-    if judged.against_baseline is not None:
-        found.append(faced_words(judged.against_baseline))
-    if judged.against_control is not None:
-        found.append(_control_words(judged.against_control, told))
-    told_apart = None if _on_too_few_seeds(judging) is not None else judged.against_frozen
-    if judged.advice in {"undecided", "baseline"} and told_apart is not None:
+    if advised.against_frozen is not None:
+        found.append(faced_words(advised.against_frozen))
+    if advised.against_baseline is not None:
+        found.append(faced_words(advised.against_baseline))
+    if advised.against_control is not None:
+        found.append(_control_words(advised.against_control, told))
+    told_apart = None if _on_too_few_seeds(appraisal) is not None else advised.against_frozen
+    if advised.advice in {"undecided", "baseline"} and told_apart is not None:
         pays = told_apart.clear and told_apart.share > 0
-        found.append(f"Of the policies, {judged.lstm} is the one to take." if pays else "Updating does not pay either.")
+        found.append(
+            f"Of the policies, {advised.lstm} is the one to take." if pays else "Updating does not pay either."
+        )
     found += gate_words(told)
     if told.end_ms - told.online_ms < FEW_DAYS * DAY_MS:
         found.append(f"The online span has {_long(told.end_ms - told.online_ms)}: too little to rest much on.")
-    if judged.lstm is not None and told.seeds < FEW_SEEDS:
+    if advised.lstm is not None and told.seeds < FEW_SEEDS:
         seeds = counted(told.seeds, "seed")
         found.append(f"With {seeds} luck of training can't be told from skill: --seeds {MANY_SEEDS}.")
     return found

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.worker.backtest_samples import FIRST_DAY, LEADS, NAMES, POLICIES, SEEDS, TRAIN_DAYS, only, run, told
-from worker.backtest_judged import mean_of
+from worker.backtest_appraisal import mean_of
 from worker.backtest_tables import MOST_SERIES, as_json, print_tables
 from worker.report_numbers import figure
 

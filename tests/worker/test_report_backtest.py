@@ -13,7 +13,7 @@ from arch.bootstrap import StationaryBootstrap
 from models.errors import DataError
 from tests.worker import backtest_samples as samples
 from tests.worker.pages import BROWSER, HOSTILE, Read, check_drawn, check_loads_nothing, check_reads_well
-from worker.backtest_judged import Judging
+from worker.backtest_appraisal import Appraisal
 from worker.backtest_told import Happening, ScoreSet
 from worker.report_backtest import page, write_page
 from worker.report_backtest_words import more_words, outcome_words, plain_words, span_words, when_words
@@ -204,7 +204,7 @@ def test_leads_and_series_have_their_own_numbers(read: Read) -> None:
 def test_the_interval_is_that_of_a_resampled_ratio() -> None:
     """Made linear, the interval of a share of error is near that of resampling both errors together (arch)."""
     told = samples.swapped(persistence=0.9)
-    faced = Judging(told).faced("never", "persistence")
+    faced = Appraisal(told).faced("never", "persistence")
     assert faced is not None
     mine, theirs = daily("never"), daily("persistence")
     both = np.stack([mine["pairs"] * mine["mse"], 0.9 * theirs["pairs"] * theirs["mse"]], axis=1)
@@ -219,8 +219,8 @@ def test_the_interval_is_that_of_a_resampled_ratio() -> None:
 @pytest.mark.parametrize("factor", [0.02, 0.5, 50.0])
 def test_it_is_as_sure_who_is_worse_as_who_is_better(factor: float) -> None:
     """Seen from the other side an interval is turned, by however much the errors differ."""
-    judging = Judging(samples.swapped(persistence=factor))
-    one, other = judging.faced("never", "persistence"), judging.faced("persistence", "never")
+    appraisal = Appraisal(samples.swapped(persistence=factor))
+    one, other = appraisal.faced("never", "persistence"), appraisal.faced("persistence", "never")
     assert one is not None
     assert other is not None
     assert (1 - other.low, 1 - other.high) == pytest.approx((1 / (1 - one.high), 1 / (1 - one.low)))
@@ -231,7 +231,7 @@ def test_errors_that_go_together_leave_no_doubt() -> None:
     """Of one that always makes half of the other's error the share is certain, however much both change."""
     runs = [one for one in samples.told().runs if one.policy == "never"]
     halves = (msgspec.structs.replace(one, policy="always", scores=samples.times(one.scores, 0.5)) for one in runs)
-    faced = Judging(msgspec.structs.replace(samples.told(), runs=(*runs, *halves))).faced("always", "never")
+    faced = Appraisal(msgspec.structs.replace(samples.told(), runs=(*runs, *halves))).faced("always", "never")
     assert faced is not None
     assert (faced.low, faced.share, faced.high) == pytest.approx((0.5, 0.5, 0.5), abs=1e-9)
     assert (faced.better_weeks, faced.better_seeds, faced.clear) == (20, 3, True)
@@ -258,12 +258,12 @@ def test_the_advice_follows_from_the_errors(
     make: Callable[[], Backtested], advice: str, chosen: str | None, wanted: str
 ) -> None:
     """The cheapest policy that gains nearly as much as the best; else frozen; a baseline where that has less error."""
-    judging = Judging(make())
-    assert (judging.judged.advice, judging.judged.chosen) == (advice, chosen)
-    assert wanted in plain_words(judging)
+    appraisal = Appraisal(make())
+    assert (appraisal.advised.advice, appraisal.advised.chosen) == (advice, chosen)
+    assert wanted in plain_words(appraisal)
     read = Read(page(make()))
     head = read.text[: read.text.index("How this was measured")]
-    assert head.index(outcome_words(judging)) < head.index(plain_words(judging))
+    assert head.index(outcome_words(appraisal)) < head.index(plain_words(appraisal))
 
 
 def test_a_difference_that_the_seeds_do_not_share_is_no_advice() -> None:
@@ -275,13 +275,13 @@ def test_a_difference_that_the_seeds_do_not_share_is_no_advice() -> None:
         if one.policy == "on-drift" else one
         for one in told.runs
     )  # fmt: skip
-    judging = Judging(msgspec.structs.replace(told, runs=runs))
-    faced = judging.judged.against_frozen
+    appraisal = Appraisal(msgspec.structs.replace(told, runs=runs))
+    faced = appraisal.advised.against_frozen
     assert faced is not None
     assert (faced.better_seeds, faced.seeds, faced.clear) == (2, 2, False)
     assert faced.low > 0.2
-    assert judging.judged.advice == "frozen"
-    assert any("That may be luck." in words for words in more_words(judging))
+    assert appraisal.advised.advice == "frozen"
+    assert any("That may be luck." in words for words in more_words(appraisal))
 
 
 def test_two_seeds_leave_open_what_the_days_say() -> None:
@@ -294,33 +294,33 @@ def test_two_seeds_leave_open_what_the_days_say() -> None:
         for one in told.runs
     )  # fmt: skip
     two = msgspec.structs.replace(told, runs=runs)
-    judging = Judging(two)
-    assert outcome_words(judging) == "too few seeds to tell"
-    assert "but 2 seeds can't tell that from luck: run it with --seeds 5." in plain_words(judging)
-    assert "Updating does not pay either." not in more_words(judging)
+    appraisal = Appraisal(two)
+    assert outcome_words(appraisal) == "too few seeds to tell"
+    assert "but 2 seeds can't tell that from luck: run it with --seeds 5." in plain_words(appraisal)
+    assert "Updating does not pay either." not in more_words(appraisal)
     beaten = msgspec.structs.replace(two, baselines={"rls": samples.times(runs[0].scores, 0.01)})
-    assert outcome_words(Judging(beaten)) != "too few seeds to tell"
+    assert outcome_words(Appraisal(beaten)) != "too few seeds to tell"
 
 
 def test_what_more_training_alone_gains_is_told() -> None:
     """Against the control the gain is due to what is new; where the control does as well, the page says so."""
     told = samples.told()
-    found = more_words(Judging(told))
+    found = more_words(Appraisal(told))
     steps = {one.policy: one.gradient_steps for one in told.runs}
-    chosen = Judging(told).judged.against_control
+    chosen = Appraisal(told).advised.against_control
     assert chosen is not None
     much = steps[chosen.name] / steps["control"]
     assert any("gradient steps, and the control" in words for words in found) == (not 2 / 3 <= much <= 1.5)
     runs = tuple(msgspec.structs.replace(one, gradient_steps=100) for one in told.runs)
-    even = more_words(Judging(msgspec.structs.replace(told, runs=runs)))
+    even = more_words(Appraisal(msgspec.structs.replace(told, runs=runs)))
     assert any("So much is due to what is new." in words for words in even)
     runs = tuple(
         msgspec.structs.replace(one, gradient_steps=100 + 900 * (one.policy != "control")) for one in told.runs
     )
-    uneven = more_words(Judging(msgspec.structs.replace(told, runs=runs)))
+    uneven = more_words(Appraisal(msgspec.structs.replace(told, runs=runs)))
     assert any("But it took 1,000 gradient steps, and the control 100" in words for words in uneven)
     alike = samples.swapped(control=0.25)
-    assert any("may come from more training" in words for words in more_words(Judging(alike)))
+    assert any("may come from more training" in words for words in more_words(Appraisal(alike)))
 
 
 def test_what_was_added_up_in_another_order_is_no_gain() -> None:
@@ -332,15 +332,15 @@ def test_what_was_added_up_in_another_order_is_no_gain() -> None:
         if one.policy != "never" else one
         for one in told.runs
     )  # fmt: skip
-    judging = Judging(msgspec.structs.replace(told, runs=runs, gate=True))
-    assert next(one.name for one in judging.standings if one.policy) == "never"
-    assert [one.gain_share for one in judging.standings] == [None] * len(judging.standings)
-    faced = judging.faced("always", "never")
+    appraisal = Appraisal(msgspec.structs.replace(told, runs=runs, gate=True))
+    assert next(one.name for one in appraisal.standings if one.policy) == "never"
+    assert [one.gain_share for one in appraisal.standings] == [None] * len(appraisal.standings)
+    faced = appraisal.faced("always", "never")
     assert faced is not None
     assert (faced.clear, faced.better_weeks, faced.better_seeds) == (False, 0, 0)
-    assert judging.judged.lstm == "never"
-    assert any("The gate let nothing through: " in words for words in more_words(judging))
-    assert not any("The gate let nothing through: " in words for words in more_words(Judging(told)))
+    assert appraisal.advised.lstm == "never"
+    assert any("The gate let nothing through: " in words for words in more_words(appraisal))
+    assert not any("The gate let nothing through: " in words for words in more_words(Appraisal(told)))
 
 
 def test_retrainings_that_failed_are_told_with_their_reason() -> None:
@@ -353,7 +353,7 @@ def test_retrainings_that_failed_are_told_with_their_reason() -> None:
         samples.run("on-drift", 1), retrainings=2, promotions=0, gradient_steps=0, happened=happened
     )
     told = msgspec.structs.replace(samples.only(["never"], seeds=1), gate=True)
-    words = more_words(Judging(msgspec.structs.replace(told, runs=(*told.runs, run))))
+    words = more_words(Appraisal(msgspec.structs.replace(told, runs=(*told.runs, run))))
     assert "The gate let nothing through: 2 retrainings, no promotion." in words
     assert "2 of 2 verdicts failed, the last one so: number 2, at least 8 are needed." in words
     assert not any("--gate off" in one for one in words)
@@ -364,20 +364,20 @@ def test_a_span_shorter_than_days_is_told_in_hours_and_minutes() -> None:
     told = samples.only(["never"], seeds=1)
     told = msgspec.structs.replace(told, begin_ms=told.online_ms - 1_200_000, end_ms=told.online_ms + 5_400_000)
     assert span_words(told) == "20 min 0 s to learn from, then 1 h 30 min forecast as a live stream"
-    assert "The online span has 1 h 30 min: too little to rest much on." in more_words(Judging(told))
+    assert "The online span has 1 h 30 min: too little to rest much on." in more_words(Appraisal(told))
     short = [msgspec.structs.replace(one, scores=msgspec.structs.replace(one.scores, daily=())) for one in told.runs]
     assert "on too few days to tell skill from luck" in plain_words(
-        Judging(msgspec.structs.replace(told, runs=tuple(short)))
+        Appraisal(msgspec.structs.replace(told, runs=tuple(short)))
     )
 
 
 def test_few_days_and_seeds_are_named() -> None:
     """A short span and one seed are reasons for doubt that stand in the head."""
     told = samples.only(["never"], seeds=1)
-    assert any("With 1 seed luck" in words for words in more_words(Judging(told)))
+    assert any("With 1 seed luck" in words for words in more_words(Appraisal(told)))
     short = msgspec.structs.replace(told, end_ms=told.online_ms + 9 * samples.DAY_MS)
-    assert any("has 9 days: too little" in words for words in more_words(Judging(short)))
-    assert not any("seed luck" in words or "too little" in words for words in more_words(Judging(samples.told())))
+    assert any("has 9 days: too little" in words for words in more_words(Appraisal(short)))
+    assert not any("seed luck" in words or "too little" in words for words in more_words(Appraisal(samples.told())))
 
 
 def test_periods_are_read_as_people_say_them() -> None:

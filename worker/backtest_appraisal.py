@@ -69,7 +69,7 @@ class Faced(msgspec.Struct, frozen=True, kw_only=True):
     clear: bool  # beyond luck, over days and over seeds
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class Advised(msgspec.Struct, frozen=True, kw_only=True):
     """What a backtest says to do."""
 
     advice: Advice
@@ -81,8 +81,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     against_control: Faced | None  # of that policy
 
 
-class Judging:
-    """Reads a backtest; what it finds is kept."""
+class Appraisal:
+    """What a backtest is worth: how each way to forecast stands, and what to do; what is found is kept."""
 
     def __init__(self, told: Backtested) -> None:
         self.told = told
@@ -134,7 +134,7 @@ class Judging:
         )
 
     @cached_property
-    def judged(self) -> Judged:
+    def advised(self) -> Advised:
         """What to do."""
         policies = [one for one in self.standings if one.policy and one.name != CONTROL and one.mse is not None]
         baseline = next((one.name for one in self.standings if not one.policy and one.mse is not None), None)
@@ -158,7 +158,7 @@ class Judging:
         elif faced is not None and faced.share < 0:
             advice = "baseline"
         chosen = baseline if advice == "baseline" else None if advice == "undecided" else lstm
-        return Judged(
+        return Advised(
             advice=advice, chosen=chosen, lstm=lstm, baseline=baseline, against_baseline=faced,
             against_frozen=against.get(shown) if shown is not None else None,
             against_control=self.faced(shown, CONTROL),
@@ -175,7 +175,7 @@ class Judging:
     @cached_property
     def loudest(self) -> tuple[tuple[str, float], ...]:
         """The series, and its share of all squared errors of the first of frozen, best policy and best baseline."""
-        name = next((one for one in (FROZEN, self.judged.lstm, self.judged.baseline) if self.standing(one)), None)
+        name = next((one for one in (FROZEN, self.advised.lstm, self.advised.baseline) if self.standing(one)), None)
         errors = {} if name is None else self.by_series(name, lambda one: (one.mse or 0.0) * one.pairs)
         whole = sum(error or 0.0 for error in errors.values()) or 1.0
         shares = [(series, (error or 0.0) / whole) for series, error in errors.items()]
