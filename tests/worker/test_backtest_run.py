@@ -198,6 +198,7 @@ def test_a_candidate_of_the_clock_answers_without_proof_only_where_that_is_set(t
     assert any(one.words.startswith("promote") for one in told.happened if one.kind == "verdict")
     assert bool(told.promotions) == promotes
     won = [one.words for one in told.happened if one.kind == "promote"]
+    assert len(won) == told.promotions
     assert all("was not proved worse than version" in words for words in won)
 
 
