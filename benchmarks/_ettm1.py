@@ -16,7 +16,7 @@ from consumers.observations import Columns, read_history
 from models.times import DAY_MS
 from models.weights import fresh_weights
 from worker.durations import Duration
-from worker.settings import load
+from worker.settings_reading import load
 
 if TYPE_CHECKING:
     from consumers.history import History

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from consumers.roster import Seat
 from consumers.stream import Partition, Version, fold
-from worker import settings as settings_module
 from worker.cli_history import plan_of
 from worker.fit import observations, with_gain
 from worker.quiet import start_tensorflow
+from worker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ class Stream:
 def plan_for(model: dict[str, Any], network: dict[str, Any], seed: int) -> FitPlan:
     """What the service's own settings make of these sections."""
     content = {"model": {"horizon": HORIZON, **model}, "network": network, "training": {"seed": seed}}
-    return plan_of(settings_module.Settings.model_validate(content))
+    return plan_of(Settings.model_validate(content))
 
 
 def study(history: History, plan: FitPlan, depths: Sequence[int], count: int) -> dict[str, Excess]:

@@ -16,7 +16,7 @@ from typing import Any
 from tests.services.kafka import KafkaBroker
 from tests.services.redis import RedisServer, redis_binary
 from worker import bench, wiring
-from worker.settings import load
+from worker.settings_reading import load
 
 SERIES = (20_000, 200_000)
 OBSERVATIONS_PER_SERIES = 4

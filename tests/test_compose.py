@@ -24,7 +24,8 @@ from tests.services import redis as redis_service
 from tests.services.processes import gone
 from worker import cli, doctor
 from worker.child import Child, answers_ping, free_port
-from worker.settings import OTHER_VARIABLES, keys, load, variable
+from worker.settings import keys
+from worker.settings_reading import OTHER_VARIABLES, load, variable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -38,7 +38,7 @@ DOORS: dict[str, set[str]] = {
     "river": {"models/drift_*.py"},
     "pymannkendall": {"models/trend.py"},
 }
-ENVIRONMENT_DOORS = {"worker/settings.py"}
+ENVIRONMENT_DOORS = {"worker/settings_reading.py"}
 EXECUTABLE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -206,7 +206,7 @@ def test_every_door_is_in_use(name: str) -> None:
 
 
 def test_the_environment_is_read_by_the_settings_only() -> None:
-    """Nothing but worker/settings.py looks at environment variables."""
+    """Nothing but worker/settings_reading.py looks at environment variables."""
     assert environment_reads(sources()) == []
 
 
@@ -222,7 +222,7 @@ def test_the_environment_is_read_by_the_settings_only() -> None:
 def test_a_look_at_the_environment_is_found(text: str) -> None:
     """However it is written, a look at the environment outside the settings is a finding."""
     assert environment_reads({"worker/bad.py": text})
-    assert not environment_reads({"worker/settings.py": text})
+    assert not environment_reads({"worker/settings_reading.py": text})
 
 
 def test_nothing_executable_is_loaded() -> None:

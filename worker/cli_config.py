@@ -11,7 +11,8 @@ import click
 from consumers.messages import KINDS, message_schema
 from models.errors import ConfigError
 from worker import settings_text
-from worker.settings import DEFAULT_FILE, Settings
+from worker.settings import Settings
+from worker.settings_reading import DEFAULT_FILE
 
 if TYPE_CHECKING:
     from worker.session import Session

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from worker.session import Session
-    from worker.settings import Loaded, Settings
+    from worker.settings import Settings
+    from worker.settings_reading import Loaded
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 

@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import DataError
-from worker import settings as settings_module
-from worker import wiring
+from worker import settings_reading, wiring
 from worker.child import Child
 from worker.demo_feed import Feed, bad_records
 from worker.demo_scene import Scene
@@ -96,7 +95,7 @@ class Demo:
         stack: ExitStack,
         began_s: float,
     ) -> None:
-        environment = settings_module.environment_without_settings() | {"PYTHONUTF8": "1"}
+        environment = settings_reading.environment_without_settings() | {"PYTHONUTF8": "1"}
         words = {
             "fit": ["fit", str(weather.path), "--time", "time_hour", "--series", "origin", "--until", f"{FIT_DAYS}d"],
             "consumer": ["consumer"],

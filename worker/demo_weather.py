@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from consumers.observations import Columns, read_history
 from models.errors import ConfigError
 from models.times import DAY_MS
-from worker import settings as settings_module
+from worker import settings_reading
 from worker.settings_text import toml_value
 
 if TYPE_CHECKING:
@@ -133,4 +133,4 @@ def write_settings(path: Path, services: EmbeddedServices) -> Settings:
     for section, values in content.items():
         lines += [f"[{section}]", *(f"{name} = {toml_value(value)}" for name, value in values.items()), ""]
     path.write_text("\n".join(lines), encoding="utf-8")
-    return settings_module.load(path, environment=False).settings
+    return settings_reading.load(path, environment=False).settings

@@ -1,6 +1,6 @@
 """The settings by section: names, limits, defaults and the one line that documents each.
 
-Reading them (file, environment, refusals) is `worker/settings.py`; nothing here does I/O.
+Reading them (file, environment, refusals) is `worker/settings_reading.py`; nothing here does I/O.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from worker.settings import Loaded, Settings
+    from worker.settings import Settings
+    from worker.settings_reading import Loaded
 
 
 @dataclass
@@ -25,9 +26,9 @@ class Session:
             ConfigError: the settings can't be used.
         """
         if self._loaded is None:
-            from worker import logs, settings  # noqa: PLC0415 - `killick --help` needs neither
+            from worker import logs, settings_reading  # noqa: PLC0415 - `killick --help` needs neither
 
-            self._loaded = settings.load(self.config)
+            self._loaded = settings_reading.load(self.config)
             log = self._loaded.settings.log
             logs.configure(self.log_level or log.level, log.format, sys.stderr)
         return self._loaded

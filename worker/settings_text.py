@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from worker.durations import Duration
-from worker.settings import SECRETS, Loaded, masked, sections, variable
+from worker.settings import SECRETS, sections
+from worker.settings_reading import Loaded, masked, variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

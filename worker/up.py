@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from models.errors import ConfigError
 from worker.child import bound, free_port
-from worker.settings import environment_with
+from worker.settings_reading import environment_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -30,7 +30,7 @@ from benchmarks._story_sets import SETS, SETTINGS
 from benchmarks._story_stream import days, settings_of
 from consumers.history import History
 from tests.integration.figures import references
-from worker import settings as settings_module
+from worker import settings_reading
 from worker.settings_text import toml_value
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def test_the_committed_settings_are_killicks(chosen: Any, tmp_path: Path) -> Non
     for section, values in settings_of(chosen, tmp_path).items():
         lines += [f"[{section}]", *(f"{name} = {toml_value(value)}" for name, value in values.items())]
     (tmp_path / "killick.toml").write_text("\n".join(lines), encoding="utf-8")
-    settings = settings_module.load(tmp_path / "killick.toml", environment=False).settings
+    settings = settings_reading.load(tmp_path / "killick.toml", environment=False).settings
     assert settings.archive.path == str(tmp_path / "archive")
     assert settings.retraining.every.ms > 0
     assert f"<!-- story {chosen.name}: begin -->" in DOC.read_text(encoding="utf-8")

@@ -27,7 +27,7 @@ from models.registry import Registry
 from models.server import connect
 from models.weights import fresh_weights, weights_to_bytes
 from worker.child import Child, free_port
-from worker.settings import load
+from worker.settings_reading import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -15,7 +15,7 @@ from models.verdict import Attempted, Calibration, Compared, Epoch, Judged, Tria
 from tests.models.versions import register
 from tests.streams import architecture_of
 from tests.worker.following import count_all, follower, live, walks
-from worker import settings as settings_module
+from worker import settings_reading
 from worker.api import ApiService
 from worker.requests import RequestStore
 from worker.store import Request
@@ -65,7 +65,7 @@ def settings_file(folder: Path, redis_url: str, *, failures: int = 10, timeout: 
 
 def settings_of(file: Path) -> Settings:
     """The settings of a file."""
-    return settings_module.load(file).settings
+    return settings_reading.load(file).settings
 
 
 @contextmanager

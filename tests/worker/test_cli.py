@@ -137,7 +137,7 @@ def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
     """`killick --help` loads no client, no NumPy and no TensorFlow; nor do the settings."""
     script = (
         "import sys, io; from worker import cli; code = cli.run(['--help'], sys.stderr); "
-        "from worker import settings; settings.load(None); "
+        "from worker import settings_reading; settings_reading.load(None); "
         f"print([name for name in {HEAVY!r} if name in sys.modules], code)"
     )
     began = time.monotonic()

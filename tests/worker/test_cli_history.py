@@ -13,8 +13,9 @@ from consumers.archive_history import Histories
 from models.registry import Registry
 from models.server import connect
 from models.times import rfc3339
-from worker import cli, settings
+from worker import cli, settings_reading
 from worker.cli_history import plan_of
+from worker.settings import sections
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,9 +57,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_settings_become_the_plan_of_a_fit(folder: Path) -> None:
     """Every setting of [training] and [network] reaches the plan."""
-    loaded = settings.load(folder / "killick.toml").settings
+    loaded = settings_reading.load(folder / "killick.toml").settings
     plan = plan_of(loaded)
-    for name in settings.sections()["training"].model_fields:
+    for name in sections()["training"].model_fields:
         held = plan if name in ("validation", "evaluation") else plan.training
         assert getattr(held, name) == getattr(loaded.training, name)
     assert (plan.training.dropout, plan.validation) == (0.25, 0.2)

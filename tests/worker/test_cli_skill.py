@@ -24,8 +24,7 @@ from tests.integration.figures import by_lead, figures, references
 from tests.models.versions import register
 from tests.streams import FORM, MAX_GAP, Stream, architecture_of
 from tests.worker.following import count_all, follower, live, walks
-from worker import cli, wiring
-from worker import settings as settings_module
+from worker import cli, settings_reading, wiring
 from worker.backfill import backfilled
 from worker.drift_told import Found
 from worker.drifting import State
@@ -285,7 +284,7 @@ def test_worst_series_and_quantiles_are_those_of_pandas(
 
 def test_a_short_window_reads_few_blocks(world: World) -> None:
     """Of the archive only those files are read that the window, and the look back before it, reach."""
-    settings = settings_module.load(str(world.config)).settings
+    settings = settings_reading.load(str(world.config)).settings
     newest_hour = int(world.newest.timestamp()) // 3_600
     read = []
     for window in ("1h", "7d", "life"):
@@ -303,7 +302,7 @@ def test_a_backfill_counts_what_is_made_again(world: World) -> None:
     registry = Registry(world.client, MODEL)
     version = register(registry, architecture_of())
     since = (world.newest - pd.Timedelta("6D")).floor("D")
-    settings = settings_module.load(str(world.config)).settings
+    settings = settings_reading.load(str(world.config)).settings
     parts = []
     for partition, block in backfilled(settings, world.client, version, int(since.timestamp()) * 1000):
         if version in block.pairs:

@@ -11,7 +11,8 @@ import pytest
 from models.errors import ConfigError
 from models.learning import TrainingSettings
 from worker import settings_text
-from worker.settings import Loaded, keys, load, variable
+from worker.settings import keys
+from worker.settings_reading import Loaded, load, variable
 from worker.wiring_updating import training_settings
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.errors import ConfigError
-from worker import settings as reading
+from worker import settings_reading as reading
 from worker.sections import NetworkSettings, TrainingSettings
 from worker.tune_space import (
     LEFT_ALONE,

@@ -19,11 +19,13 @@ import yaml
 from models.errors import ConfigError
 from tests.services.processes import alive, children, gone
 from worker import up
-from worker.settings import Settings, load
+from worker.settings_reading import load
 from worker.up import Lines, Part, Supervisor, parts, write_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 STAYS = "import time; print('here', flush=True); time.sleep(60)"

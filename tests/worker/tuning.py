@@ -10,7 +10,7 @@ import numpy as np
 
 from consumers.history import History
 from tests.streams import AtOnce
-from worker import settings as reading
+from worker import settings_reading as reading
 from worker.cli_history import plan_of
 from worker.tune import Search, Wanted
 from worker.tune_ground import ground_of, identity
