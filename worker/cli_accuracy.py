@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from worker.outputs import check_folder
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     help="As of `killick backtest`; may be repeated. Without it never and periodic:7d.",
 )
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes side by side; else all cores.")
-@click.option("--report", type=click.Path(file_okay=False), metavar="DIR", help="Write a page for each data set there.")
+@click.option("--report", metavar="DIR", help="Write a page for each data set there.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a data set in place of the tables.")
 def accuracy(
     data: str,
@@ -48,6 +50,8 @@ def accuracy(
     Each stream is played by `killick backtest --gate off`; settings were chosen on ETTh2 and ETTm1 alone. ETT is
     free (CC BY-ND) but not part of Killick: put ETTh1.csv, ETTh2.csv, ETTm1.csv.gz and beijing_pm25.csv into a folder.
     """
+    if report is not None:
+        check_folder("--report", report)
     from rich.console import Console
 
     from worker import accuracy as figures

@@ -11,6 +11,7 @@ import click
 
 from models.errors import ConfigError
 from worker.cli_history import moment_ms, of_history, read
+from worker.outputs import PAGE, check_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,10 +52,8 @@ FITTED_SHARE = 3  # of a file, where nothing else is said: a third is fitted on
     "live at once.",
 )
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Processes side by side; else all cores.")
-@click.option("--report", type=click.Path(dir_okay=False), metavar="FILE", help="Write a page with pictures (HTML).")
-@click.option(
-    "--forecasts", type=click.Path(dir_okay=False), metavar="FILE", help="Write every forecast, as issued (Parquet)."
-)
+@click.option("--report", metavar="FILE", help="Write a page with pictures: backtest.html.")
+@click.option("--forecasts", metavar="FILE", help="Write every forecast, as issued (Parquet).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in place of the tables.")
 @click.pass_obj
 def backtest(
@@ -84,6 +83,7 @@ def backtest(
     killick backtest ETTh2.csv --time date --series-from-columns --train-until 150d --gate off \\
         --policy never --policy periodic:7d --seeds 5 --report out.html
     """  # noqa: D301 - click wants the control character itself
+    _check_outputs(report, forecasts, file)
     from rich.console import Console
 
     from worker.backtest import Wishes
@@ -94,10 +94,6 @@ def backtest(
     from worker.backtest_tables import print_tables
 
     chosen = tuple(dict.fromkeys(parse_policy(name) for name in (policies or DEFAULT)))
-    for name, path in (("--report", report), ("--forecasts", forecasts)):
-        _check_folder(name, path, file)
-    if report is not None and forecasts is not None and Path(report).resolve() == Path(forecasts).resolve():
-        raise ConfigError(f"--report and --forecasts are both {report!r}", "name two files")
     settings = session.settings()
     if horizon is not None:
         settings = with_horizon(settings, horizon)
@@ -134,16 +130,18 @@ def backtest(
         click.echo(f"forecasts: {forecasts}", err=True)
 
 
-def _check_folder(name: str, path: str | None, source: str) -> None:
-    """Refuse a file that can't be written, or that is `source`, before hours of work.
+def _check_outputs(report: str | None, forecasts: str | None, source: str) -> None:
+    """Refuse files that can't be written, or that are read, before hours of work.
 
     Raises:
-        ConfigError: its folder is not there, or may not be written to; or it is the file that is read.
+        ConfigError: as `check_file`; or both are the same.
     """
-    if path is not None and Path(path).resolve() == Path(source).resolve():
-        raise ConfigError(f"{name} {path}: this is the file of history", "name another file")
-    if path is not None and not os.access(Path(path).absolute().parent, os.W_OK):
-        raise ConfigError(f"{name} {path}: there is no folder {str(Path(path).parent)!r} to write to", "make it first")
+    if report is not None:
+        check_file("--report", report, PAGE, source)
+    if forecasts is not None:
+        check_file("--forecasts", forecasts, source=source)
+    if report is not None and forecasts is not None and Path(report).resolve() == Path(forecasts).resolve():
+        raise ConfigError(f"--report and --forecasts are both {report!r}", "name two files")
 
 
 def with_horizon(settings: Settings, horizon: int) -> Settings:

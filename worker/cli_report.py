@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.errors import ConfigError, DataError, VersionError
+from worker.outputs import PAGE, check_file
 
 if TYPE_CHECKING:
     from models.registry import Registry
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from worker.session import Session
     from worker.verdicts import VerdictStore
 
-SUFFIXES = {True: (".json",), False: (".html", ".htm")}  # by whether JSON is asked for
+SUFFIXES = {True: (".json",), False: PAGE}  # by whether JSON is asked for
 NEWEST = 5  # verdicts that an error names
 LONGEST = 9  # digits of a version: what is longer is an id
 SHORTEST = 4  # signs of the beginning of an id
@@ -26,7 +27,7 @@ MOST = 1_000  # verdicts that an id's beginning is looked for among: more than a
 
 @click.command()
 @click.argument("verdict", metavar="[V|ID]", required=False)
-@click.option("--out", metavar="FILE", type=click.Path(dir_okay=False), help="File to write: verdict.html.")
+@click.option("--out", metavar="FILE", help="File to write: verdict.html.")
 @click.option("--json", "as_json", is_flag=True, help="The verdict as JSON, to standard output or --out verdict.json.")
 @click.pass_obj
 def report(session: Session, verdict: str | None, out: str | None, as_json: bool) -> None:
@@ -66,19 +67,17 @@ def report(session: Session, verdict: str | None, out: str | None, as_json: bool
     try:
         Path(out).write_bytes(data)
     except OSError as error:
-        raise DataError(f"{out!r} can't be written ({error})", "choose another --out") from error
+        raise DataError(f"--out {out!r} can't be written ({error.strerror})", "choose another --out") from error
     click.echo(f"verdict {found.id} is in {out}: {found.outcome}")
 
 
 def _check(out: str | None, as_json: bool) -> None:
-    if out is None or Path(out).suffix.lower() in SUFFIXES[as_json]:
+    if out is None:
         return
     if Path(out).suffix.lower() in SUFFIXES[not as_json]:
         cure = "leave --json out" if as_json else "add --json"
-        raise ConfigError(f"{out!r} is no file for {'JSON' if as_json else 'a page'}", cure)
-    raise ConfigError(
-        f"{out!r} does not end in {SUFFIXES[as_json][0]}", f"name it so: --out verdict{SUFFIXES[as_json][0]}"
-    )
+        raise ConfigError(f"--out {out!r} is no file for {'JSON' if as_json else 'a page'}", cure)
+    check_file("--out", out, SUFFIXES[as_json])
 
 
 def _found(store: VerdictStore, registry: Registry, model: str, asked: str | None) -> Verdict:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from models.errors import ConfigError
 from worker.cli_history import of_history, plan_of, read
 from worker.durations import parse_duration
+from worker.outputs import PAGE, check_file
 
 if TYPE_CHECKING:
     from consumers.history import History
@@ -96,7 +96,7 @@ FOLDER = "killick-tune"
     help="Of the search; the trainings' are training.seed and those after it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object with every trial, training and curve.")
-@click.option("--report", metavar="FILE", type=click.Path(dir_okay=False), help="Write one HTML page: tuning.html.")
+@click.option("--report", metavar="FILE", help="Write one HTML page: tuning.html.")
 @click.pass_obj
 def tune(session: Session, /, file: str, as_json: bool, report: str | None, **options: Any) -> None:
     """Search for settings of [network] and [training] that forecast FILE better than those in force.
@@ -111,13 +111,14 @@ def tune(session: Session, /, file: str, as_json: bool, report: str | None, **op
     killick tune weather.csv --time time_hour --series origin --values temp,dewp --trials 60 --report tuning.html
     killick tune pm25.csv --time year,month,day,hour --vary training.rate --vary network.units=[32],[64],[64,64]
     """  # noqa: D301 - click wants the control character itself
+    if report is not None:
+        check_file("--report", report, PAGE)
     from rich.console import Console
 
     from worker.tune import Wanted
     from worker.tune_space import space
     from worker.tune_tables import show
 
-    _check_report(report)
     settings = session.settings()
     wanted = Wanted(**{name: options.pop(name) for name in ("trials", "splits", "repeats", "check", "prune", "seed")})
     dimensions = space(settings, options.pop("vary"), options.pop("keep"))
@@ -128,16 +129,16 @@ def tune(session: Session, /, file: str, as_json: bool, report: str | None, **op
         parse_duration(limit).seconds if limit is not None else None,
     )
     told = _tuned(settings, dimensions, wanted, bounds, read(settings, file, **options), file)
-    if report is not None:
-        from worker.report_tune import write_page
-
-        write_page(report, told)
     if as_json:
         import msgspec
 
         click.echo(msgspec.json.encode(told).decode())
     else:
         show(told, Console())
+    if report is not None:  # last: a disk that is full by now costs no more than the page
+        from worker.report_tune import write_page
+
+        write_page(report, told)
 
 
 class _Bounds(NamedTuple):
@@ -146,16 +147,6 @@ class _Bounds(NamedTuple):
     folder: Path
     workers: int
     limit_s: float | None
-
-
-def _check_report(report: str | None) -> None:
-    """Refuse before the search what could not be written after it."""
-    if report is None:
-        return
-    if Path(report).suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"{report!r} does not end in .html", "name it so: --report tuning.html")
-    if not Path(report).absolute().parent.is_dir():
-        raise ConfigError(f"there is no folder for {report!r}", "make it, or choose another --report")
 
 
 def _tuned(

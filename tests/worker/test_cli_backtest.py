@@ -162,15 +162,12 @@ def end_by(number: signal.Signals, scratch: Path) -> int:
         (("--train-until", "39d23h"), "is not a time"),
         (("--train-until", "40d"), "name a time in between"),
         (("--train-until", "6h"), "horizons"),
+        (("--forecasts", "./weather.csv"), "--forecasts './weather.csv' is the file of history: name another file"),
         (
-            ("--forecasts", "nowhere/out.parquet"),
-            "--forecasts nowhere/out.parquet: there is no folder 'nowhere' to write to",
+            ("--report", "a.html", "--forecasts", "./a.html"),
+            "--report and --forecasts are both 'a.html': name two files",
         ),
-        (("--report", "weather.csv"), "--report weather.csv: this is the file of history: name another file"),
-        (("--forecasts", "./weather.csv"), "this is the file of history"),
-        (("--report", "one", "--forecasts", "./one"), "--report and --forecasts are both 'one': name two files"),
         (("--train-until", "9" * 17), "is no time between the years 1 and 9999"),
-        (("--report", "nowhere/out.html"), "--report nowhere/out.html: there is no folder"),
     ],
 )
 def test_wrong_words_are_answered_with_their_cure(folder: Path, words: tuple[str, ...], said: str) -> None:

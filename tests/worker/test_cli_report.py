@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from models.errors import ConfigError, DataError, KillickError, VersionError
+from models.errors import ConfigError, KillickError, VersionError
 from models.registry import Registry
 from models.server import connect
 from models.verdict import Verdict
@@ -175,13 +175,13 @@ def test_a_file_that_cant_be_written_is_named(judged: Desk) -> None:
     """A folder that is not there: the path and the reason are said."""
     path = judged.folder / "no" / "verdict.html"
     found = judged.error("2", "--out", str(path))
-    assert isinstance(found, DataError)
-    assert found.message.startswith(f"'{path}' can't be written (")
-    assert found.cure == "choose another --out"
+    assert isinstance(found, ConfigError)
+    assert found.message == f"--out '{path}' can't be written (there is no folder '{path.parent}')"
+    assert found.cure == "make it, or name another place"
 
 
 def test_exit_codes_are_those_of_every_command(judged: Desk) -> None:
-    """0 done, 1 not there or not writable, 2 wrong words, 3 no Redis."""
+    """0 done, 1 not there, 2 wrong words or a place that is not there, 3 no Redis."""
     page = str(judged.folder / "verdict.html")
 
     def code(*words: str) -> int:
@@ -189,7 +189,7 @@ def test_exit_codes_are_those_of_every_command(judged: Desk) -> None:
 
     assert code("2", "--out", page) == 0
     assert code("7", "--out", page) == 1
-    assert code("2", "--out", str(judged.folder / "no" / "verdict.html")) == 1
+    assert code("2", "--out", str(judged.folder / "no" / "verdict.html")) == 2
     assert code("2", "--out", str(judged.folder / "verdict.pdf")) == 2
     assert code("2", "3", "--out", page) == 2
     judged.config.write_text(f'{CONFIG}[redis]\nurl = "redis://127.0.0.1:1"\n')
