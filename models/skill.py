@@ -9,9 +9,13 @@ lead needs) before. Both are issued at the same observations as the forecasts th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -55,6 +59,12 @@ def mean_skill(mse: Floats, reference_mse: Floats) -> float:
     if not known.any():
         return float("nan")
     return float(skill(mse[known].mean(keepdims=True), reference_mse[known].mean(keepdims=True))[0])
+
+
+def average(values: Iterable[float | None]) -> float | None:
+    """The mean of what is known; None: nothing is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def persistence(x: Floats, known: Bools, horizon: int) -> tuple[Floats, Bools]:

@@ -31,6 +31,11 @@ def rfc3339(time_ms: int) -> str:
     return text.replace("+00:00", "Z")
 
 
+def day_text(day: int) -> str:
+    """A day since 1970 as text, `2013-01-01`."""
+    return rfc3339(day * DAY_MS)[:10]
+
+
 @overload
 def step_of(time_ms: int, interval_ms: int) -> int: ...
 @overload

@@ -16,9 +16,10 @@ import numpy as np
 from scipy import stats
 
 from models.comparison import Floats, Ints, bootstrap_interval
+from models.skill import average
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from worker.backtest_told import Backtested, PolicyRun, ScoreSet, SeriesScore
 
@@ -170,7 +171,7 @@ class Appraisal:
         for scores in self.scores(name):
             for one in scores.series:
                 found.setdefault(one.series, []).append(value(one))
-        return {series: mean_of(values) for series, values in found.items()}
+        return {series: average(values) for series, values in found.items()}
 
     @cached_property
     def loudest(self) -> tuple[tuple[str, float], ...]:
@@ -223,7 +224,7 @@ def by_day(sets: Sequence[ScoreSet]) -> dict[int, tuple[float, float, float | No
     for scores in sets:
         for one in scores.daily:
             found.setdefault(one.day, []).append((one.pairs, one.mse, one.persistence))
-    means = {day: [mean_of(part) for part in zip(*of, strict=True)] for day, of in sorted(found.items())}
+    means = {day: [average(part) for part in zip(*of, strict=True)] for day, of in sorted(found.items())}
     return {day: (pairs or 0.0, mse or 0.0, reference) for day, (pairs, mse, reference) in means.items()}
 
 
@@ -273,10 +274,10 @@ def _policy(name: str, runs: Sequence[PolicyRun]) -> Standing:
     errors = tuple(run.scores.mse for run in runs if run.scores.mse is not None)
 
     def over(value: Callable[[PolicyRun], float | None]) -> float | None:
-        return mean_of(value(run) for run in runs)
+        return average(value(run) for run in runs)
 
     return Standing(
-        name=name, policy=True, by_seed=errors, mse=mean_of(errors),
+        name=name, policy=True, by_seed=errors, mse=average(errors),
         deviation=float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
         mae=over(lambda run: run.scores.mae), mape=over(lambda run: run.scores.mape),
         skill_persistence=over(lambda run: run.scores.skill_persistence),
@@ -298,9 +299,3 @@ def _shared(one: Standing, frozen: Standing | None, always: Standing | None) -> 
         whole = frozen.mse - always.mse
         gain = (frozen.mse - one.mse) / whole if whole > SAME * frozen.mse else None
     return msgspec.structs.replace(one, gain_share=gain, compute_share=compute)
-
-
-def mean_of(values: Iterable[float | None]) -> float | None:
-    """The mean of what is known; None: nothing is."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

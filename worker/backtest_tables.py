@@ -10,10 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from models.audit import printable
-from models.times import DAY_MS, rfc3339
-from worker.backtest_appraisal import Appraisal, mean_of
+from models.skill import average
+from models.times import day_text, rfc3339
+from worker.backtest_appraisal import Appraisal
 from worker.report_backtest_words import gate_words, plain_words, span_words
-from worker.report_numbers import MINUS, NONE, clock_words, figure, skill_words
+from worker.report_numbers import MINUS, NONE, clock_words, count_words, figure, skill_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _policy(appraisal: Appraisal, name: str) -> dict[str, Any]:
     assert one is not None  # noqa: S101 - it has runs
     return {
         "policy": name,
-        "observations": _whole(mean_of(run.observations for run in runs)),
+        "observations": _whole(average(run.observations for run in runs)),
         **_scored(appraisal, name),
         "mse_deviation": one.deviation,
         "retrainings": _whole(one.retrainings),
@@ -111,7 +112,7 @@ def _scored(appraisal: Appraisal, name: str) -> dict[str, Any]:
     sets = appraisal.scores(name)
 
     def over(value: Callable[[ScoreSet], float | None]) -> float | None:
-        return mean_of(value(scores) for scores in sets)
+        return average(value(scores) for scores in sets)
 
     return {
         "pairs": _whole(over(lambda one: one.pairs)),
@@ -131,25 +132,25 @@ def _scored(appraisal: Appraisal, name: str) -> dict[str, Any]:
 def _lead(scores: Sequence[LeadScore]) -> dict[str, Any]:
     return {
         "lead": scores[0].lead,
-        "pairs": _whole(mean_of(one.pairs for one in scores)),
-        "mse": mean_of(one.mse for one in scores),
-        "mae": mean_of(one.mae for one in scores),
-        "mape": mean_of(one.mape for one in scores),
-        "mse_upto": mean_of(one.upto for one in scores),
-        "skill": mean_of(one.skill_persistence for one in scores),
-        "skill_seasonal": mean_of(one.skill_seasonal for one in scores),
+        "pairs": _whole(average(one.pairs for one in scores)),
+        "mse": average(one.mse for one in scores),
+        "mae": average(one.mae for one in scores),
+        "mape": average(one.mape for one in scores),
+        "mse_upto": average(one.upto for one in scores),
+        "skill": average(one.skill_persistence for one in scores),
+        "skill_seasonal": average(one.skill_seasonal for one in scores),
     }
 
 
 def _series(scores: Sequence[SeriesScore], leads: Sequence[int]) -> dict[str, Any]:
     return {
-        "pairs": _whole(mean_of(one.pairs for one in scores)),
-        "mse": mean_of(one.mse for one in scores),
-        "mae": mean_of(one.mae for one in scores),
-        "mape": mean_of(one.mape for one in scores),
-        "skill": mean_of(one.skill_persistence for one in scores),
-        "skill_seasonal": mean_of(one.skill_seasonal for one in scores),
-        "mse_upto": {str(lead): mean_of(one.upto[at] for one in scores) for at, lead in enumerate(leads)},
+        "pairs": _whole(average(one.pairs for one in scores)),
+        "mse": average(one.mse for one in scores),
+        "mae": average(one.mae for one in scores),
+        "mape": average(one.mape for one in scores),
+        "skill": average(one.skill_persistence for one in scores),
+        "skill_seasonal": average(one.skill_seasonal for one in scores),
+        "mse_upto": {str(lead): average(one.upto[at] for one in scores) for at, lead in enumerate(leads)},
     }
 
 
@@ -181,7 +182,7 @@ def _run(run: PolicyRun, interval_ms: int) -> dict[str, Any]:
 
 def _daily(scores: ScoreSet) -> list[dict[str, Any]]:
     return [
-        {"day": rfc3339(one.day * DAY_MS)[:10], "pairs": one.pairs, "mse": one.mse, "persistence": one.persistence}
+        {"day": day_text(one.day), "pairs": one.pairs, "mse": one.mse, "persistence": one.persistence}
         for one in scores.daily
     ]
 
@@ -235,7 +236,7 @@ def _costs(appraisal: Appraisal, chosen: str | None) -> Table:
     for one in appraisal.standings:
         if one.policy:
             table.add_row(
-                _named(one, chosen), *(_count(n) for n in (one.retrainings, one.promotions, one.rollbacks)),
+                _named(one, chosen), *(count_words(n) for n in (one.retrainings, one.promotions, one.rollbacks)),
                 clock_words(one.training_s or 0.0), _share(one.gain_share),
                 _share(one.compute_share), style=_style(one, chosen),
             )  # fmt: skip
@@ -269,10 +270,6 @@ def _named(one: Standing, chosen: str | None) -> str:
 
 def _style(one: Standing, chosen: str | None) -> str:
     return "bold" if one.name == chosen else "" if one.policy else "dim"
-
-
-def _count(value: float | None) -> str:
-    return NONE if value is None else f"{value:,.1f}".removesuffix(".0")
 
 
 def _share(value: float | None) -> str:

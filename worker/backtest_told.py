@@ -10,8 +10,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["drift", "request", "update", "verdict", "nominate", "promote", "rollback", "end", "resume"]
-BASELINES = ("persistence", "seasonal", "rls")
+Kind = Literal["drift", "update", "verdict", "nominate", "promote", "rollback", "resume"]
 
 
 class LeadScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +105,7 @@ class Backtested(msgspec.Struct, frozen=True, kw_only=True):
     gate: bool
     seeds: int
     fit_s: tuple[float, ...]  # by seed
-    baselines: dict[str, ScoreSet]  # BASELINES
+    baselines: dict[str, ScoreSet]  # persistence, seasonal, rls
     runs: tuple[PolicyRun, ...]
 
     @property

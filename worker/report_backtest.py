@@ -19,7 +19,7 @@ from worker.report_backtest_words import (
 )
 from worker.report_html import Html, Pictures, document, number, section, tag, tile, write
 from worker.report_numbers import clock_words, figure, length_words, less_words, moment_words, share_words
-from worker.report_words import counted
+from worker.report_words import counted, name_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,11 +69,7 @@ def page(told: Backtested) -> str:
         _method(told),
         _foot(),
     )
-    return document(f"Backtest of {_file(told)}: {outcome_words(appraisal)}", body, pictures.figures)
-
-
-def _file(told: Backtested) -> str:
-    return told.file.replace("\\", "/").rsplit("/", 1)[-1] or told.file
+    return document(f"Backtest of {name_of(told.file)}: {outcome_words(appraisal)}", body, pictures.figures)
 
 
 def _head(appraisal: Appraisal) -> Html:
@@ -91,7 +87,7 @@ def _head(appraisal: Appraisal) -> Html:
     return tag(
         "header",
         tag("p", outcome_words(appraisal), class_="outcome"),
-        tag("h1", f"Backtest of {_file(told)}"),
+        tag("h1", f"Backtest of {name_of(told.file)}"),
         tag("p", plain_words(appraisal), class_="sentence"),
         tag("ul", *(tag("li", words) for words in more_words(appraisal))),
         tag("dl", *(part for name, words in facts for part in (tag("dt", name), tag("dd", words)))),

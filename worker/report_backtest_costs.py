@@ -8,7 +8,7 @@ from worker.backtest_appraisal import ALWAYS, FROZEN
 from worker.report_backtest_figures import by_cost
 from worker.report_backtest_scores import named, with_deviation
 from worker.report_html import Html, number, section, table, tag
-from worker.report_numbers import MINUS, NONE, clock_words, figure, step_words
+from worker.report_numbers import MINUS, NONE, clock_words, count_words, figure, step_words
 from worker.report_words import counted
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _costs(one: Standing) -> list[str]:
         with_deviation(one.mse, one.deviation),
         number(one.gain_share, _share(one.gain_share)),
         number(one.compute_share, _share(one.compute_share)),
-        *(number(count, _count(count)) for count in counts),
+        *(number(count, count_words(count)) for count in counts),
         number(one.gradient_steps, f"{one.gradient_steps or 0:,.0f}"),
         number(one.training_s, clock_words(one.training_s or 0.0)),
         number(one.seconds, clock_words(one.seconds or 0.0)),
@@ -110,7 +110,3 @@ def runs(appraisal: Appraisal) -> Html:
 
 def _share(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.0f} %".replace("-", MINUS)
-
-
-def _count(value: float | None) -> str:
-    return NONE if value is None else f"{value:,.1f}".removesuffix(".0")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from models.times import DAY_MS, rfc3339
-from worker.backtest_appraisal import ALWAYS, CONTROL, FROZEN, ON_DRIFT, by_day, mean_of
+from models.skill import average
+from models.times import DAY_MS, day_text, rfc3339
+from worker.backtest_appraisal import ALWAYS, CONTROL, FROZEN, ON_DRIFT, by_day
 from worker.report_drawing import (
     FAR,
     HIGH,
@@ -82,7 +83,7 @@ def skill_over_time(appraisal: Appraisal) -> Figure | None:
     if not lines:
         return None
     traces = [
-        line([_date(day) for day in days], skills, name, color_of(appraisal, name), DASHES.get(name, "solid"),
+        line([day_text(day) for day in days], skills, name, color_of(appraisal, name), DASHES.get(name, "solid"),
              width=2 if name in appraisal.told.baselines or name == FROZEN else 2.4, hover="%{x|%Y-%m-%d}: %{y:.3f}")
         for name, (days, skills) in lines.items()
     ]  # fmt: skip
@@ -149,7 +150,7 @@ def spared(appraisal: Appraisal) -> Figure | None:
         if name != best:
             near += y
         hover = "%{x|%Y-%m-%d}: %{y:.1f} %"
-        traces.append(line([_date(day) for day in days], y, name, color, dash, hover=hover))
+        traces.append(line([day_text(day) for day in days], y, name, color, dash, hover=hover))
     if len(near) < 2:
         return None
     reach = max(near) - min(near)
@@ -238,7 +239,7 @@ def by_lead(appraisal: Appraisal) -> Figure | None:
     lines = {}
     for one in appraisal.standings:
         sets = appraisal.scores(one.name)
-        skills = [mean_of([scores.leads[at].skill_persistence for scores in sets]) for at in range(len(leads))]
+        skills = [average([scores.leads[at].skill_persistence for scores in sets]) for at in range(len(leads))]
         if one.name != "persistence" and any(value is not None for value in skills):
             lines[one.name] = skills
     if len(leads) < 2 or not lines:
@@ -295,10 +296,6 @@ def by_series(appraisal: Appraisal) -> Figure | None:
 
 def _ends(appraisal: Appraisal) -> list[str]:
     return [_moment(appraisal.told.online_ms), _moment(appraisal.told.end_ms)]
-
-
-def _date(day: int) -> str:
-    return rfc3339(day * DAY_MS)[:10]
 
 
 def _moment(time_ms: int) -> str:

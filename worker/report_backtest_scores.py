@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.backtest_appraisal import FROZEN, mean_of
+from models.skill import average
+from worker.backtest_appraisal import FROZEN
 from worker.report_backtest_figures import by_lead, by_series, over_seeds, skill_over_time, spared, window_days
 from worker.report_backtest_words import made_words
 from worker.report_html import Html, joined, number, section, table, tag
@@ -122,7 +123,7 @@ def _by_lead(
     rows = []
     for one in appraisal.standings:
         sets = appraisal.scores(one.name)
-        means = [mean_of(value(scores.leads[at]) for scores in sets) for at in range(len(leads))]
+        means = [average(value(scores.leads[at]) for scores in sets) for at in range(len(leads))]
         rows.append([one.name, *(number(mean, words(mean)) for mean in means)])
     return table(caption, ["way to forecast", *(f"{before}{lead}" for lead in leads)], rows)
 

@@ -67,6 +67,11 @@ def less_interval(low: float, high: float) -> str:
     return f"{share_words(low)} more to {share_words(high)} less"
 
 
+def count_words(value: float | None) -> str:
+    """A mean of counts; a dash where there is none."""
+    return NONE if value is None else f"{value:,.1f}".removesuffix(".0")
+
+
 def rate_words(rate: float) -> str:
     """A learning rate."""
     return f"{rate:.6f}".rstrip("0") if rate >= LEAST_P else f"{rate:.3g}"

@@ -9,17 +9,14 @@ from worker.report_numbers import clock_words, figure, length_words, less_words,
 from worker.report_tune_learning import learning, settings
 from worker.report_tune_sections import check, everything, paste, ranking, repeats, spans
 from worker.report_tune_words import (
-    best_of,
     cost_words,
     more_words,
     outcome,
-    pace,
     plain_words,
     range_words,
     states_words,
-    trainings,
 )
-from worker.report_words import counted
+from worker.report_words import counted, name_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,11 +68,7 @@ def page(told: Tuned) -> str:
         section("How this was measured", tag("ul", *(tag("li", words) for words in (ERRORS, ORDER, LUCK, CHOICE)))),
         _foot(told),
     )
-    return document(f"Tuning on {_file(told)}: {outcome(told).words}", body, pictures.figures)
-
-
-def _file(told: Tuned) -> str:
-    return told.file.replace("\\", "/").rsplit("/", 1)[-1] or told.file
+    return document(f"Tuning on {name_of(told.file)}: {outcome(told).words}", body, pictures.figures)
 
 
 def _head(told: Tuned) -> Html:
@@ -95,7 +88,7 @@ def _head(told: Tuned) -> Html:
     return tag(
         "header",
         tag("p", found.words, class_="outcome"),
-        tag("h1", f"Tuning on {_file(told)}"),
+        tag("h1", f"Tuning on {name_of(told.file)}"),
         tag("p", plain_words(told), class_="sentence"),
         tag("ul", *(tag("li", words) for words in more_words(told))) if more_words(told) else "",
         tag("dl", *(part for name, words in facts for part in (tag("dt", name), tag("dd", words)))),
@@ -104,7 +97,7 @@ def _head(told: Tuned) -> Html:
 
 
 def _summary(told: Tuned) -> Html:
-    best, checked = best_of(told), told.check
+    best, checked = told.best, told.check
     if best is None:
         return Html()
     mse = best.mse if checked is None else checked.best_mse
@@ -121,7 +114,7 @@ def _summary(told: Tuned) -> Html:
         others = f"{counted(len(told.tied), 'other')} can't be told from it"
         tiles.append(tile("Chance to be the best", number(best.best_share, f"{100 * best.best_share:.0f} %"), others))
     words = clock_words(told.seconds)
-    more = f"{counted(trainings(told), 'training')}; one of trial {best.number} takes {clock_words(pace(best))}"
+    more = f"{counted(told.trainings, 'training')}; one of trial {best.number} takes {clock_words(best.pace_s)}"
     tiles.append(tile("Cost of the search", number(told.seconds, words), more))
     return tag("div", *tiles, class_="strip")
 

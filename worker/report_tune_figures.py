@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from models.skill import average
 from worker.report_drawing import (
     FAR,
     HIGH,
@@ -21,8 +22,7 @@ from worker.report_drawing import (
     spread,
 )
 from worker.report_numbers import figure
-from worker.report_tune_words import best_of, trial_of
-from worker.tune_figures import average, by_split
+from worker.tune_figures import by_split
 from worker.tune_space import text
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def shown_in_boxes(told: Tuned) -> list[int]:
 
 def levelled(told: Tuned) -> dict[int, list[float]]:
     """The error of every run of complete trials without what its split adds: their mean is the trial's own."""
-    complete = {number: by_split(trial.runs) for number in told.ranking if (trial := trial_of(told, number))}
+    complete = {number: by_split(trial.runs) for number in told.ranking if (trial := told.trial(number))}
     splits = sorted({split for of in complete.values() for split in of})
     levels = {split: average(average(of[split]) for of in complete.values() if split in of) or 0.0 for split in splits}
     whole = average(levels.values()) or 0.0
@@ -137,7 +137,7 @@ def curves(runs: Sequence[Run], color: str) -> Figure | None:
 
 def by_value(told: Tuned, key: str) -> Figure | None:
     """The error of every complete trial by what a setting was; None where it was always the same."""
-    trials = [one for number in told.ranking if (one := trial_of(told, number)) and key in one.settings]
+    trials = [one for number in told.ranking if (one := told.trial(number)) and key in one.settings]
     known = [(one.settings[key], one) for one in trials if one.mse is not None]
     if len({text(value) for value, _ in known}) < 2:
         return None
@@ -215,7 +215,7 @@ def check_boxes(told: Tuned) -> Figure | None:
     if check is None:
         return None
     groups = [("as they are", FIRST, check.first)]
-    best = best_of(told)
+    best = told.best
     if check.best != check.first:
         groups.append((f"trial {best.number}" if best else "the best", BEST, check.best))
     traces: list[Figure] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from worker.report_html import Html, number, section, table, tag
 from worker.report_numbers import figure
 from worker.report_tune_figures import by_value, color_of, curves, importance
-from worker.report_tune_words import diagnoses, trial_of
+from worker.report_tune_words import diagnoses
 from worker.tune_space import text
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def settings(told: Tuned, pictures: Pictures) -> Html:
     shares = importance(told)
     if not parts and shares is None:
         return Html()
-    best = trial_of(told, told.ranking[0]) if told.ranking else None
+    best = told.best
     rows = [
         [key, number(told.importance[key], f"{100 * told.importance[key]:.0f} %"),
          text(best.settings[key]) if best is not None and key in best.settings else ""]
@@ -57,11 +57,11 @@ def settings(told: Tuned, pictures: Pictures) -> Html:
 def learning(told: Tuned, pictures: Pictures) -> Html:
     """Learning curves of the settings as they are and of the best, with what they were diagnosed as."""
     numbers = [*told.ranking[:1], 0, told.cheapest, *told.ranking[1:]]
-    shown = [number for number in dict.fromkeys(numbers) if number is not None and trial_of(told, number) is not None]
+    shown = [number for number in dict.fromkeys(numbers) if number is not None and told.trial(number) is not None]
     parts: list[str] = []
     rows: list[list[str]] = []
     for number_of in shown[:MOST_SHOWN]:
-        one = trial_of(told, number_of)
+        one = told.trial(number_of)
         if one is None or not one.runs:
             continue
         name = f"trial {one.number}" + (", as they are" if one.number == 0 else "")

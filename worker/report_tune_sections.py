@@ -16,19 +16,16 @@ from worker.report_tune_figures import (
     standard_error,
 )
 from worker.report_tune_words import (
-    ENDS,
     NOTHING,
-    best_of,
     changes,
     diagnoses,
-    pace,
     range_words,
     states_words,
-    trial_of,
 )
 from worker.report_words import counted
 from worker.tune_figures import mean_of
 from worker.tune_space import text
+from worker.tune_tables import ENDS
 
 if TYPE_CHECKING:
     from worker.report_html import Pictures
@@ -40,10 +37,10 @@ MOST_ROWS = 20  # of the ranking; all trials follow at the end
 
 def paste(told: Tuned) -> Html:
     """What the best changes, as TOML and beside the settings as they are."""
-    best, first = best_of(told), trial_of(told, 0)
+    best, first = told.best, told.trial(0)
     if best is None or first is None or not told.toml:
         return Html()
-    cheap = trial_of(told, told.cheapest)
+    cheap = told.trial(told.cheapest)
     others = [best] if cheap is None or cheap.number in (0, best.number) else [best, cheap]
     keys = dict.fromkeys(key for one in others for key in one.changed)
     rows = [
@@ -73,7 +70,7 @@ def ranking(told: Tuned, pictures: Pictures) -> Html:
     """The best trials with the luck of their seeds."""
     if not told.ranking:
         return section("Trials", tag("p", "No trial is complete: there is nothing to compare."))
-    shown = [one for number in told.ranking if (one := trial_of(told, number))]
+    shown = [one for number in told.ranking if (one := told.trial(number))]
     kept = [one for at, one in enumerate(shown) if at < MOST_ROWS or one.number == 0]
     headings = ["trial", "what it changes", "error (scaled MSE)", "deviation", "less than as they are", "skill",
                 "against seasonal", "a training", "weights"]  # fmt: skip
@@ -116,7 +113,7 @@ def _ranked(told: Tuned, one: Trial) -> list[str]:
         gain,
         number(one.skill_persistence, skill_words(one.skill_persistence)),
         number(one.skill_seasonal, skill_words(one.skill_seasonal)),
-        number(pace(one), clock_words(pace(one))),
+        number(one.pace_s, clock_words(one.pace_s)),
         number(one.parameters, f"{one.parameters:,}"),
     ]
 
@@ -132,7 +129,7 @@ def _changes(told: Tuned, one: Trial) -> Html:
 
 def check(told: Tuned, pictures: Pictures) -> Html:
     """The best against the settings as they are, on what the search has not seen."""
-    found, best = told.check, best_of(told)
+    found, best = told.check, told.best
     if found is None or best is None:
         return Html()
     begin, end = moment_words(found.split.validation_ms), moment_words(found.split.end_ms)
@@ -198,7 +195,7 @@ def repeats(told: Tuned, pictures: Pictures) -> Html:
 
 def spans(told: Tuned) -> Html:
     """Where each split is cut, and how hard it is."""
-    first, best = trial_of(told, 0), best_of(told)
+    first, best = told.trial(0), told.best
     rows = []
     for at, split in enumerate(told.splits):
         means = [

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from worker.report_numbers import clock_words, figure, less_interval, less_words
+from worker.report_numbers import clock_words, less_interval, less_words
 from worker.report_words import counted
 from worker.tune_space import text
-from worker.tune_tables import advice
+from worker.tune_tables import ENDS, advice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from worker.tune_told import Run, State, Trial, Tuned
+    from worker.tune_told import Run, Trial, Tuned
 
-ENDS: dict[State, str] = {
-    "complete": "complete", "pruned": "given up early", "exploded": "exploded", "refused": "refused",
-}  # fmt: skip
 NOTHING = "nothing: the settings as they are"
 
 
@@ -30,7 +27,7 @@ class Outcome(NamedTuple):
 
 def outcome(told: Tuned) -> Outcome:
     """Whether to paste what was found."""
-    best = best_of(told)
+    best = told.best
     if best is None:
         return Outcome("nothing to use", "failed")
     judge = told.check or best
@@ -45,16 +42,6 @@ def outcome(told: Tuned) -> Outcome:
     return Outcome("may be luck" if judge.gain > 0 else "keep the settings", "inconclusive")
 
 
-def best_of(told: Tuned) -> Trial | None:
-    """The best complete trial."""
-    return trial_of(told, told.ranking[0]) if told.ranking else None
-
-
-def trial_of(told: Tuned, number: int | None) -> Trial | None:
-    """The trial of that number."""
-    return next((one for one in told.trials if one.number == number), None)
-
-
 def plain_words(told: Tuned) -> str:
     """What to do, for who reads one line."""
     words = advice(told)
@@ -63,7 +50,7 @@ def plain_words(told: Tuned) -> str:
 
 def more_words(told: Tuned) -> list[str]:
     """What that rests on, a sentence each."""
-    best = best_of(told)
+    best = told.best
     if best is None:
         return []
     found = [_best_words(told, best)]
@@ -97,9 +84,9 @@ def _sure_words(told: Tuned, best: Trial) -> str:
     if not told.tied:
         return f"{words}all others are worse beyond luck."
     words += f"{counted(len(told.tied), 'other')} can't be told from it"
-    cheap = trial_of(told, told.cheapest)
-    if cheap is not None and cheap.number != best.number and pace(best) > 0:
-        words += f"; trial {cheap.number} is one, and trains in {100 * pace(cheap) / pace(best):.0f} % of its time"
+    cheap = told.trial(told.cheapest)
+    if cheap is not None and cheap.number != best.number and best.pace_s > 0:
+        words += f"; trial {cheap.number} is one, and trains in {100 * cheap.pace_s / best.pace_s:.0f} % of its time"
     return f"{words}."
 
 
@@ -127,16 +114,9 @@ def diagnoses(runs: Sequence[Run]) -> str:
 def cost_words(told: Tuned) -> str:
     """How much was trained."""
     took = clock_words(told.seconds)
-    return f"{counted(trainings(told), 'training')}, {took} in all" + (
+    return f"{counted(told.trainings, 'training')}, {took} in all" + (
         f", {told.workers} at a time" if told.workers > 1 else ""
     )
-
-
-def trainings(told: Tuned) -> int:
-    """All runs, those of the check too."""
-    check = told.check
-    checked = 0 if check is None else len(check.first) + (len(check.best) if check.best != check.first else 0)
-    return sum(len(one.runs) for one in told.trials) + checked
 
 
 def states_words(told: Tuned) -> str:
@@ -144,13 +124,3 @@ def states_words(told: Tuned) -> str:
     states = Counter(one.state for one in told.trials)
     ended = ", ".join(f"{states[state]} {word}" for state, word in ENDS.items() if states[state])
     return f"{len(told.trials)} of {told.wanted}: {ended}" if ended else f"none of {told.wanted}"
-
-
-def pace(one: Trial) -> float:
-    """Mean seconds of a training."""
-    return one.seconds / max(1, len(one.runs))
-
-
-def with_error(value: float | None, error: float | None) -> str:
-    """A mean with its standard error."""
-    return figure(value) if error is None else f"{figure(value)} ± {error:.2g}"

@@ -70,6 +70,11 @@ def counted(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def name_of(file: str) -> str:
+    """A file's name without its folders, of whatever system they are."""
+    return file.replace("\\", "/").rsplit("/", 1)[-1] or file
+
+
 def interval_words(one: Compared) -> str:
     """A difference with its interval."""
     low, high = signed(one.low), signed(one.high)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from models.errors import VersionError
-from models.times import DAY_MS, HOUR_MS, rfc3339
+from models.times import HOUR_MS, day_text, rfc3339
 from models.windows import POOLED, SCALINGS, WINDOWS, Book, figures
 from worker import wiring
 from worker.drift_told import Told, read_told
@@ -57,7 +57,7 @@ class Scores:
         """Every figure, and the daily skill against persistence of scaled errors, all leads pooled."""
         return {
             "windows": {name: self._window(name) for name in windows},
-            "daily": [{"day": day_words(day), "skill": finite(skill)} for day, skill in self.daily().items()],
+            "daily": [{"day": day_text(day), "skill": finite(skill)} for day, skill in self.daily().items()],
         }
 
     def _window(self, name: str) -> dict[str, Any]:
@@ -268,11 +268,6 @@ def drifts_json(told: Told) -> list[dict[str, Any]]:
         }
         for found in told.found
     ]
-
-
-def day_words(day: int) -> str:
-    """A day since 1970 as people write it."""
-    return rfc3339(day * DAY_MS)[:10]
 
 
 def finite(value: Any) -> Any:

@@ -9,9 +9,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from models.times import HOUR_MS, rfc3339
+from models.times import HOUR_MS, day_text
 from models.windows import POOLED
-from worker.skill_report import day_words, measures
+from worker.report_numbers import moment_words
+from worker.skill_report import measures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -104,9 +105,9 @@ def daily_line(daily: Mapping[int, float], width: int) -> Text:
         return Text("  by day   no day is complete yet", style="dim")
     last = max(known)
     days = range(max(min(known), last - min(MOST_DAYS, width - 36) + 1), last + 1)
-    line = Text("  by day   ", no_wrap=True, overflow="ellipsis").append(f"{day_words(days[0])} ", style="dim")
+    line = Text("  by day   ", no_wrap=True, overflow="ellipsis").append(f"{day_text(days[0])} ", style="dim")
     line.append_text(sparkline([daily.get(day, math.nan) for day in days]))
-    return line.append(f" {day_words(last)}", style="dim")
+    return line.append(f" {day_text(last)}", style="dim")
 
 
 def sparkline(values: Sequence[float]) -> Text:
@@ -172,11 +173,6 @@ def trend_line(words: str) -> Table:
 def title(text: str, note: str = "") -> RenderableType:
     """A heading, and what is said beside it."""
     return Text.assemble((text, "bold"), (f"  {note}" if note else "", "dim"))
-
-
-def moment_words(time_ms: int) -> str:
-    """A time to the minute."""
-    return f"{rfc3339(time_ms)[:16].replace('T', ' ')} UTC"
 
 
 def _table(first: str, second: str) -> Table:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from scipy import stats
 
+from models.skill import average
 from worker.tune_told import Check, StandardError
 
 if TYPE_CHECKING:
@@ -170,12 +171,6 @@ def checked(split: Split, first: Sequence[Run], best: Sequence[Run]) -> Check:
         standard_errors=standard_errors(bests),
         needed=None if same else needed(firsts, bests),
     )
-
-
-def average(values: Iterable[float | None]) -> float | None:
-    """The mean of those there are; None: there are none."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _values(runs: Iterable[Run]) -> list[float]:

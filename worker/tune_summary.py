@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.skill import average
 from worker.tune_figures import (
     apart,
-    average,
     best_shares,
     by_split,
     checked,
@@ -70,7 +70,7 @@ def tuned(study: Study, ground: Ground, wanted: Wanted, about: About) -> Tuned:
         trials=trials,
         ranking=ranking,
         tied=tied,
-        cheapest=min((*ranking[:1], *tied), key=lambda number: _pace(numbered[number].runs), default=None),
+        cheapest=min((*ranking[:1], *tied), key=lambda number: numbered[number].pace_s, default=None),
         importance=study.importance(),
         check=check,
         toml=toml(best.changed) if best is not None else "",
@@ -158,8 +158,3 @@ def _split(ground: Ground, spans: Spans, runs: Sequence[Run]) -> Split:
         persistence=scored.persistence if scored else None,
         seasonal=scored.seasonal if scored else None,
     )
-
-
-def _pace(runs: Sequence[Run]) -> float:
-    """Mean seconds of a training."""
-    return sum(run.seconds for run in runs) / max(1, len(runs))

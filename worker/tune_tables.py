@@ -24,7 +24,9 @@ SHOWN_REPEATS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
 SHOWN_SETTINGS = 6  # that matter most
 MINUTE, HOUR = 60, 3_600
 NONE = "-"
-ENDS: dict[State, str] = {"pruned": "given up early", "exploded": "exploded", "refused": "refused"}
+ENDS: dict[State, str] = {
+    "complete": "complete", "pruned": "given up early", "exploded": "exploded", "refused": "refused",
+}  # fmt: skip
 
 
 def show(told: Tuned, console: Console) -> None:
@@ -65,7 +67,7 @@ def ranking(told: Tuned) -> Table:
             _number(one.error, 3),
             NONE if one.gain is None else f"{one.gain:+.1%}",
             NONE if one.skill_persistence is None else f"{one.skill_persistence:+.3f}",
-            f"{one.seconds / max(1, len(one.runs)):.1f}",
+            f"{one.pace_s:.1f}",
             f"{one.parameters:,}",
             ", ".join(f"{key.split('.')[1]} {_short(value)}" for key, value in one.changed.items()) or "as they are",
         )
@@ -78,12 +80,12 @@ def sentences(told: Tuned) -> Iterator[str]:
         "± is the standard error by the luck of the seeds, = can't be told from the best, gain is over the settings as "
         "they are, skill is against persistence, s are seconds of a training"
     )
-    if not told.ranking:
+    best = told.best
+    if best is None:
         yield "no trial is complete: there is no best"
         return
-    best = next(one for one in told.trials if one.number == told.ranking[0])
     yield f"best       {_best(told, best)}"
-    yield f"sure?      {_sure(told)}"
+    yield f"sure?      {_sure(told, best)}"
     if told.importance:
         most = list(told.importance.items())[:SHOWN_SETTINGS]
         yield "matters    " + ", ".join(f"{name} {share:.0%}" for name, share in most)
@@ -96,9 +98,9 @@ def sentences(told: Tuned) -> Iterator[str]:
 
 def advice(told: Tuned) -> str:
     """What to do, in one sentence."""
-    if not told.ranking:
+    best = told.best
+    if best is None:
         return "nothing was found that could be used"
-    best = next(one for one in told.trials if one.number == told.ranking[0])
     judge = best if told.check is None else told.check
     if judge.skill_persistence is not None and judge.skill_persistence <= 0:
         return "no better than persistence: this network is not worth it here, whatever the settings"
@@ -109,7 +111,7 @@ def advice(told: Tuned) -> str:
 
 def promising(told: Tuned) -> bool:
     """Whether there is something to paste: what the best changes, unless it was seen to do no good."""
-    best = next((one for one in told.trials if told.ranking and one.number == told.ranking[0]), None)
+    best = told.best
     if best is None or not told.toml:
         return False
     judge = best if told.check is None else told.check
@@ -142,8 +144,7 @@ def _best(told: Tuned, best: Trial) -> str:
     return said
 
 
-def _sure(told: Tuned) -> str:
-    best = next(one for one in told.trials if one.number == told.ranking[0])
+def _sure(told: Tuned, best: Trial) -> str:
     if best.best_share is None:
         return "one repeat says nothing of luck: ask for --repeats 3"
     said = f"it is the best of these with a chance of {best.best_share:.0%}, by the luck of the seeds; "
@@ -151,13 +152,10 @@ def _sure(told: Tuned) -> str:
         return said + "all others are worse beyond luck"
     named = ", ".join(map(str, told.tied[:SHOWN])) + (", …" if len(told.tied) > SHOWN else "")
     said += f"can't be told from it: {'trial' if len(told.tied) == 1 else 'trials'} {named}"
-    if told.cheapest not in (None, best.number):
-        cheap = next(one for one in told.trials if one.number == told.cheapest)
-        said += (
-            f"; the cheapest of all these is trial {cheap.number}, at {_pace(cheap) / _pace(best):.0%} of the time"
-            if _pace(best)
-            else ""
-        )
+    cheap = told.trial(told.cheapest)
+    if cheap is not None and cheap.number != best.number and best.pace_s:
+        share = f"{cheap.pace_s / best.pace_s:.0%} of the time"
+        said += f"; the cheapest of all these is trial {cheap.number}, at {share}"
     return said
 
 
@@ -195,18 +193,11 @@ def _check(check: Check, best: Trial) -> Iterator[str]:
 
 def _cost(told: Tuned) -> str:
     states = Counter(one.state for one in told.trials)
-    runs = sum(len(one.runs) for one in told.trials)
-    runs += len({id(run) for run in (*told.check.first, *told.check.best)}) if told.check else 0
-    others = "".join(f", {states[state]} {said}" for state, said in ENDS.items() if states[state])
+    others = (f", {states[state]} {said}" for state, said in ENDS.items() if state != "complete" and states[state])
     return (
-        f"{runs:,} trainings, {_length(told.seconds)} in all ({told.workers} at a time); {len(told.trials)} trials, "
-        f"{states['complete']} complete{others}; kept in {told.study}"
+        f"{told.trainings:,} trainings, {_length(told.seconds)} in all ({told.workers} at a time); "
+        f"{len(told.trials)} trials, {states['complete']} complete{''.join(others)}; kept in {told.study}"
     )
-
-
-def _pace(one: Trial) -> float:
-    """Mean seconds of a training."""
-    return one.seconds / max(1, len(one.runs))
 
 
 def _short(value: object) -> str:

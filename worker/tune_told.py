@@ -76,6 +76,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     best_share: float | None  # chance to be the best of the complete ones, by the luck of the seeds; None: one repeat
     seconds: float  # of all its trainings, by the clock
 
+    @property
+    def pace_s(self) -> float:
+        """Mean seconds of a training."""
+        return self.seconds / max(1, len(self.runs))
+
 
 class StandardError(msgspec.Struct, frozen=True, kw_only=True):
     """How far a mean over so many repeats is from the true one (bootstrap over the repeats of a check)."""
@@ -132,3 +137,19 @@ class Tuned(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float  # of all trainings, by the clock, summed over processes
     workers: int
     study: str  # folder
+
+    @property
+    def best(self) -> Trial | None:
+        """The best complete trial; None: there is none."""
+        return self.trial(self.ranking[0]) if self.ranking else None
+
+    @property
+    def trainings(self) -> int:
+        """All runs, those of the check too."""
+        check = self.check
+        checked = 0 if check is None else len(check.first) + (len(check.best) if check.best != check.first else 0)
+        return sum(len(one.runs) for one in self.trials) + checked
+
+    def trial(self, number: int | None) -> Trial | None:
+        """The trial of that number; None: it has not ended, or there is none."""
+        return next((one for one in self.trials if one.number == number), None)

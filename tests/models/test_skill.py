@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.skill import ErrorSums, mean_skill, persistence, seasonal_naive, skill
+from models.skill import ErrorSums, average, mean_skill, persistence, seasonal_naive, skill
 
 HORIZON = 5
 
@@ -61,6 +61,12 @@ def test_persistence_equals_a_shift_by_the_lead() -> None:
         np.testing.assert_array_equal(valid[:, lead - 1], ~np.isnan(shifted))
         np.testing.assert_array_equal(values[valid[:, lead - 1], lead - 1], shifted[~np.isnan(shifted)])
     assert not values[~valid].any()
+
+
+def test_a_mean_goes_over_what_is_known() -> None:
+    """What is None is skipped, as pandas skips NaN; of nothing there is no mean."""
+    assert average([0.5, None, 2.0]) == pd.Series([0.5, np.nan, 2.0]).mean()
+    assert average(value for value in (None, None)) is None
 
 
 def test_seasonal_naive_uses_only_what_was_known_when_it_was_issued() -> None:

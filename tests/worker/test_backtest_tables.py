@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from models.skill import average
 from tests.worker.backtest_samples import FIRST_DAY, LEADS, NAMES, POLICIES, SEEDS, TRAIN_DAYS, only, run, told
-from worker.backtest_appraisal import mean_of
 from worker.backtest_tables import MOST_SERIES, as_json, print_tables
 from worker.report_numbers import figure
 
@@ -157,7 +157,7 @@ def test_many_leads_take_several_tables_and_no_figure_is_wrapped() -> None:
             for at in heads:
                 figures = [line.replace("▸", " ").split()[1:] for line in lines[at + 1 : at + 1 + len(POLICIES)]]
                 assert {len(row) for row in figures} == {len(lines[at].replace(table, "").split())}
-        one = figure(mean_of(run.scores.leads[0].mse for run in told().runs if run.policy == "never"))
+        one = figure(average(run.scores.leads[0].mse for run in told().runs if run.policy == "never"))
         assert sum(line.replace("▸", " ").split().count(one) for line in lines if " never" in line) >= 24
 
 

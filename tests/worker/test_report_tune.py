@@ -14,7 +14,7 @@ from models.errors import DataError
 from tests.worker import tune_samples as samples
 from tests.worker.pages import BROWSER, HOSTILE, LIMIT, Read, check_drawn, check_reads_well
 from worker.report_tune import page, write_page
-from worker.report_tune_words import more_words, outcome, plain_words, trainings
+from worker.report_tune_words import more_words, outcome, plain_words
 from worker.tune_told import Learned
 
 if TYPE_CHECKING:
@@ -202,8 +202,8 @@ def test_every_trial_is_listed_with_how_it_ended(read: Read) -> None:
     exploded = next(one for one in told.trials if one.state == "exploded")
     assert rows[exploded.number][1][0] == "exploded"
     assert exploded.words in read.text
-    assert trainings(told) == sum(len(one.runs) for one in told.trials) + 2 * samples.CHECKED
-    assert trainings(samples.as_they_are()) == len(told.trials[0].runs) + samples.CHECKED
+    assert told.trainings == sum(len(one.runs) for one in told.trials) + 2 * samples.CHECKED
+    assert samples.as_they_are().trainings == len(told.trials[0].runs) + samples.CHECKED
 
 
 def test_many_changes_are_folded_behind_those_that_matter() -> None:

@@ -13,7 +13,6 @@ from tests.worker.tune_runs import run_of, runs_of
 from worker.tune_figures import (
     Measured,
     apart,
-    average,
     best_shares,
     checked,
     deviation_of,
@@ -142,4 +141,3 @@ def test_a_check_compares_the_best_with_the_settings_as_they_are() -> None:
     assert found.skill_persistence == pytest.approx(0.49)
     itself = checked(SPLIT, first, first)
     assert (itself.gain, itself.gain_interval, itself.needed) == (None, None, None)
-    assert average([None, None]) is None

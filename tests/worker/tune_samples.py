@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from models.skill import average
 from tests.worker.backtest_samples import DAY, FIRST_DAY, HOUR_MS, waves
 from worker.tune_figures import (
     apart,
-    average,
     best_shares,
     by_split,
     checked,
