@@ -12,10 +12,11 @@ from fastapi import APIRouter, FastAPI, Request, Response
 
 from models.errors import ConfigError
 from worker import api_documents, api_problems, wiring
-from worker.api_auth import Guard, check_token
+from worker.api_auth import Guard
 from worker.api_edge import Bounded, Counted
 from worker.api_problems import Refused
 from worker.api_routes import Here, changes, reads, told
+from worker.api_token import check_token
 from worker.changes import Disk
 from worker.metrics_api import METRICS_MEDIA, ApiMetrics
 from worker.serving import run_until_told

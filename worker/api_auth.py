@@ -11,39 +11,17 @@ import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
-from models.errors import ConfigError
 from worker.api_problems import answer, problem
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-LEAST_CHARACTERS = 16
-MOST_CHARACTERS = 1_024
 WINDOW_S = 60.0
 MOST_ADDRESSES = 4_096  # of which failures are remembered: the memory of an attack is bounded
 OPEN = frozenset({"/healthz", "/readyz", "/metrics"})  # without a token
 PREFIX_V6 = 64  # one customer of a provider has at least as many addresses
 
 log = logging.getLogger(__name__)
-
-
-def check_token(token: str) -> str:
-    """The token, if it can be used.
-
-    Raises:
-        ConfigError: there is none, it is too short, or no header can hold it.
-    """
-    cure = (
-        "`openssl rand -hex 24` makes one; set KILLICK_API__TOKEN, or write it to a file and name that: api.token_file"
-    )
-    if not token:
-        raise ConfigError("the HTTP API has no token, and lets nobody in without one", cure)
-    if not LEAST_CHARACTERS <= len(token) <= MOST_CHARACTERS:
-        limits = f"{LEAST_CHARACTERS} to {MOST_CHARACTERS}"
-        raise ConfigError(f"the token of the HTTP API has {len(token)} characters, it needs {limits}", cure)
-    if not all("!" <= character <= "~" for character in token):
-        raise ConfigError("the token of the HTTP API holds blanks, or characters that are not ASCII", cure)
-    return token
 
 
 class Failures:

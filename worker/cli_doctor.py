@@ -77,16 +77,18 @@ def _print(finding: Finding) -> None:
 def _examine(loaded: Loaded, partitions: int | None, series: int, skip_network_test: bool) -> Iterator[Finding]:
     settings = loaded.settings
     yield Finding("ok", "settings", f"model {settings.model.name!r}, {loaded.path or 'defaults and environment'}")
-    yield from _guarded("kafka", _kafka(settings, partitions))
+    yield from guarded("kafka", _kafka(settings, partitions))
     facts: dict[str, Any] = {}
-    yield from _guarded("redis", _redis(settings, facts))
-    yield from _guarded("archive", _archive(settings))
-    yield from _guarded("memory", examine.of_sizing(_load(settings, series), examine.memory_limit(facts)))
+    yield from guarded("redis", _redis(settings, facts))
+    yield from guarded("archive", _archive(settings))
+    yield from guarded("retraining", of_retraining(settings))
+    yield from guarded("api token", of_token(settings))
+    yield from guarded("memory", examine.of_sizing(_load(settings, series), examine.memory_limit(facts)))
     if not skip_network_test:
-        yield from _guarded("network", _network(settings))
+        yield from guarded("network", _network(settings))
 
 
-def _guarded(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+def guarded(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     """The findings; an error on the way is the last one."""
     try:
         yield from findings
@@ -141,6 +143,37 @@ def _archive(settings: Settings) -> Iterator[Finding]:
 
     Folder(path).probe(settings.model.name)
     yield Finding("ok", "archive", f"{path!r} can be written")
+
+
+def of_retraining(settings: Settings) -> Iterator[Finding]:
+    """Where candidates are trained; of a cluster, whether something listens there.
+
+    Raises:
+        ConfigError, ServiceUnreachable: as `knock`.
+    """
+    from worker.executors import PROCESSES, knock
+
+    where = settings.retraining.executor
+    if where == PROCESSES:
+        yield Finding("ok", "retraining", "trains in processes of the retrainer's machine")
+        return
+    knock(where)
+    yield Finding("ok", "retraining", f"{where} listens; its workers are asked when training begins")
+
+
+def of_token(settings: Settings) -> Iterator[Finding]:
+    """Whether the HTTP API could start with its token, where it has one.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    token = settings.api_token()
+    if not token and not settings.api.token_file:
+        yield Finding("ok", "api token", "none is set: `killick api` does not start, which nothing else needs")
+        return
+    from worker.api_token import check_token
+
+    yield Finding("ok", "api token", f"{len(check_token(token))} characters")
 
 
 def _load(settings: Settings, series: int) -> examine.Load:

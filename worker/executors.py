@@ -10,10 +10,12 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from models.errors import ConfigError, KillickError, ServiceUnreachable
@@ -93,22 +95,33 @@ def _bound(parent: int) -> None:
             os._exit(1)
 
 
+def knock(address: str) -> None:
+    """Whether something listens at a cluster's address, asked without its client, which is slow to import.
+
+    Raises:
+        ConfigError: the cluster's client is not installed.
+        ServiceUnreachable: nothing listens.
+    """
+    if find_spec("distributed") is None:
+        raise _client_missing(address)
+    host, _, port = address.partition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:  # a port may be too large
+        raise _silent(address, error) from error
+
+
 @contextmanager
 def _cluster(address: str) -> Iterator[Executor]:
     try:
         import distributed  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
-        raise ConfigError(
-            f"retraining.executor = {address!r} needs the extra `dask`, which is not installed",
-            "pip install 'killick[dask]', or set retraining.executor = \"processes\"",
-        ) from error
+        raise _client_missing(address) from error
     try:
         made: Any = distributed.Client
         client = made(address, timeout=CONNECT_S, set_as_default=False)
     except (OSError, TimeoutError) as error:
-        raise ServiceUnreachable(
-            f"the Dask cluster at {address} does not answer ({error})", "is its scheduler running? retraining.executor"
-        ) from error
+        raise _silent(address, error) from error
     try:
         if not client.scheduler_info()["workers"]:
             raise ServiceUnreachable(f"the Dask cluster at {address} has no worker", "start some: `dask worker`")
@@ -116,6 +129,19 @@ def _cluster(address: str) -> Iterator[Executor]:
     finally:
         with suppress(OSError, TimeoutError):
             client.close()
+
+
+def _client_missing(address: str) -> ConfigError:
+    return ConfigError(
+        f"retraining.executor = {address!r} needs the extra `dask`, which is not installed",
+        "pip install 'killick[dask]', or set retraining.executor = \"processes\"",
+    )
+
+
+def _silent(address: str, error: Exception) -> ServiceUnreachable:
+    return ServiceUnreachable(
+        f"the Dask cluster at {address} does not answer ({error})", "is its scheduler running? retraining.executor"
+    )
 
 
 class TrainingError(KillickError):

@@ -23,8 +23,9 @@ from tests.integration.harness import wait
 from tests.services.proxy import Proxy
 from tests.worker.api_served import BEARS, BY, TOKEN, make_model, path, served, settings_file, settings_of
 from worker import api_auth, cli
-from worker.api_auth import Failures, address_of, borne, check_token
+from worker.api_auth import Failures, address_of, borne
 from worker.api_problems import Problem
+from worker.api_token import check_token
 from worker.child import free_port
 
 if TYPE_CHECKING:

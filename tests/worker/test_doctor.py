@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import pytest
@@ -15,15 +19,18 @@ from models.errors import DataError, ServiceUnreachable
 from models.server import connect, promise, server_facts
 from tests.conftest import require
 from tests.services.redis import REDIS_MISSING, VALKEY_MISSING, RedisServer, redis_binary, valkey_binary
-from worker import cli, doctor
+from worker import cli, doctor, executors
+from worker.cli_doctor import guarded, of_retraining, of_token
 from worker.doctor import Finding, of_monitor
+from worker.session import Session
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from models.server import Promise
     from tests.conftest import NewRedis
     from tests.services.kafka import KafkaBroker
+    from worker.settings import Settings
 
 GOOD = {
     "redis_version": "7.2.4",
@@ -219,5 +226,100 @@ def test_doctor_says_that_services_are_away(
     monkeypatch.chdir(tmp_path)
     server = new_redis({"appendonly": "no"})
     environment = {"KILLICK_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:1", "KILLICK_REDIS__URL": server.url}
-    code, found = examined(environment, "--skip-network-test")
+    wrong = {"KILLICK_API__TOKEN": "short", "KILLICK_RETRAINING__EXECUTOR": "tcp://127.0.0.1:1"}
+    code, found = examined(environment | wrong, "--skip-network-test")
     assert (code, found["kafka"], found["redis durability"]) == (3, "fail", "warn")
+    assert (found["retraining"], found["api token"]) == ("fail", "fail")
+
+
+@pytest.fixture
+def about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Finding]:
+    """What the doctor says of what neither Kafka nor Redis is asked for, with these settings alone."""
+    monkeypatch.chdir(tmp_path)
+
+    def told_of(of: Callable[[Settings], Iterator[Finding]], **settings: str) -> Finding:
+        with monkeypatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(f"KILLICK_{name}", value)
+            (found,) = guarded("it", of(Session(config=None, log_level=None).load().settings))
+        return found
+
+    return told_of
+
+
+def test_knocks_where_trainings_are_to_run(about: Callable[..., Finding], monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine needs no look; of a cluster a port that listens is enough, and its client is not loaded."""
+    assert about(of_retraining).status == "ok"
+    with socket.create_server(("127.0.0.1", 0)) as scheduler:
+        address = f"tcp://127.0.0.1:{scheduler.getsockname()[1]}"
+        found = about(of_retraining, RETRAINING__EXECUTOR=address)
+        assert (found.status, found.message.split()[:2]) == ("ok", [address, "listens;"])
+    found = about(of_retraining, RETRAINING__EXECUTOR=address)
+    assert (found.status, found.unreachable) == ("fail", True)
+    assert found.message == f"the Dask cluster at {address} does not answer ([Errno 111] Connection refused)"
+    assert found.cure == "is its scheduler running? retraining.executor"
+    assert about(of_retraining, RETRAINING__EXECUTOR="tcp://127.0.0.1:99999").unreachable
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as scheduler:
+        assert about(of_retraining, RETRAINING__EXECUTOR=f"tls://[::1]:{scheduler.getsockname()[1]}").status == "ok"
+    monkeypatch.setattr(executors, "find_spec", lambda _: None)
+    found = about(of_retraining, RETRAINING__EXECUTOR=address)
+    assert (found.status, found.unreachable) == ("fail", False)
+    assert found.cure.startswith("pip install 'killick[dask]'")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("x" * 15, "has 15 characters, it needs 16 to 1024"),
+        ("x" * 1_025, "has 1025 characters, it needs 16 to 1024"),
+        ("", "has no token"),
+        ("a token with blanks", "holds blanks"),
+        (None, "token_file = '{file}' can't be read"),
+    ],
+)
+def test_finds_a_token_that_lets_nobody_in(
+    about: Callable[..., Finding], tmp_path: Path, content: str | None, said: str
+) -> None:
+    """As `killick api` would say when it starts; in a file or not."""
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content + "\n")
+    found = about(of_token, API__TOKEN_FILE=str(file))
+    assert found.status == "fail"
+    assert said.format(file=file) in found.message
+    assert found.cure
+    if content:
+        assert about(of_token, API__TOKEN=content) == found
+
+
+def test_a_token_is_not_needed_and_never_shown(about: Callable[..., Finding], tmp_path: Path) -> None:
+    """Without one there is no API, which fails nothing; of one that is good its length is told."""
+    assert "none is set" in about(of_token).message
+    assert about(of_token, API__TOKEN="").status == "ok"
+    file = tmp_path / "token"
+    file.write_text("0123456789abcdef\n")
+    found = about(of_token, API__TOKEN_FILE=file.name)
+    assert (found.status, found.message) == ("ok", "16 characters")
+
+
+def test_the_doctor_loads_neither_the_api_nor_dask(tmp_path: Path) -> None:
+    """What takes long to import is left to those who need it."""
+    code = (
+        "import sys\n"
+        "from worker.cli_doctor import guarded, of_retraining, of_token\n"
+        "from worker.session import Session\n"
+        "settings = Session(config=None, log_level=None).load().settings\n"
+        "for of in (of_retraining, of_token):\n"
+        "    print([finding.status for finding in guarded('it', of(settings))])\n"
+        "print(*sys.modules)\n"
+    )
+    environment = {
+        "KILLICK_API__TOKEN": "0123456789abcdef",
+        "KILLICK_RETRAINING__EXECUTOR": "tcp://127.0.0.1:1",
+        "PYTHONPATH": str(Path(cli.__file__).parents[1]),
+    }
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    *statuses, loaded = done.stdout.splitlines()
+    assert statuses == ["['fail']", "['ok']"]
+    assert not {"fastapi", "distributed", "tensorflow"} & set(loaded.split())
