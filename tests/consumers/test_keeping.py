@@ -359,6 +359,7 @@ class History:
     plan: SnapshotPlan = field(default_factory=lambda: SnapshotPlan(2, 5, DEPTH, {}))
     next: int = 3
     step: int = 0
+    series: int = 0
     waiting: list[Taken] = field(default_factory=list)
     bytes_at: set[tuple[int, int]] = field(default_factory=set)  # first slot, offset: in the ledger
     changes: dict[int, list[int]] = field(default_factory=dict)  # first slot → the offsets of blocks that changed it
@@ -367,16 +368,20 @@ class History:
     least: int = 0
 
     def fold(self, slots: list[int], size: int, strides: int) -> None:
-        """A block is folded; chunks are encoded in their turn."""
-        block = touched(self.next, slots)
+        """A block is folded; chunks are encoded in their turn. Slots are given in order: none is left out."""
+        named = []
+        for slot in slots:
+            named.append(min(slot, self.series))
+            self.series = max(self.series, named[-1] + 1)
+        block = touched(self.next, named)
         self.plan.note(block, self.step)
-        for slot in set(slots):
+        for slot in set(named):
             self.changes.setdefault(slot // 2 * 2, []).append(block.start)
         self.next = block.end + size
         self.step += strides
         self.waiting += self.plan.newborn()
         holds = frozenset(f"{version}@{start}" for version, start in self.running.items())
-        for first in self.plan.turn(len(slots) + size, 4):
+        for first in self.plan.turn(len(named) + size, 4):
             self.waiting.append(Taken(first, self.next, self.step, holds, b"s", b"c"))
             self.plan.taken(first, self.next)
         self.waiting += [Taken(first, self.next, self.step, holds) for first in self.plan.unchanged(self.next)]
@@ -405,7 +410,7 @@ class History:
         """It has caught up."""
         if version in self.pinned and version not in self.running:
             self.running[version] = self.pinned[version]
-            self.plan.joined(version, self.pinned[version], self.next, 2 * len(self.changes))
+            self.plan.joined(version, self.pinned[version], self.next, self.series)
 
     def leave(self, version: int) -> None:
         """It is not wanted any more."""
@@ -427,7 +432,7 @@ class History:
         self.pinned = {}
         for version in late:
             self.pinned[version] = self.running[version]
-            self.plan.joined(version, self.running[version], self.next, 2 * len(self.changes))
+            self.plan.joined(version, self.running[version], self.next, self.series)
 
     def check(self) -> None:
         """All that the plan may be asked for is there, and true."""
