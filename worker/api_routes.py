@@ -31,6 +31,7 @@ from worker.api_documents import (
     VERSIONS,
 )
 from worker.api_problems import Refused, about, problem
+from worker.api_queries import check_names
 from worker.changes import by
 from worker.requests import asked_by
 from worker.skill_report import read_report
@@ -167,8 +168,9 @@ class Retraining(Change):
     goal: Literal["restore", "improve", "investigate"] = Field(default="restore", description="What it is for.")
 
 
-reads = APIRouter(prefix="/v1/models/{m}", tags=["read"], responses=REFUSED)
-changes = APIRouter(prefix="/v1/models/{m}", tags=["change"], responses={**REFUSED, **FAILED})
+NAMED = [Depends(check_names)]
+reads = APIRouter(prefix="/v1/models/{m}", tags=["read"], responses=REFUSED, dependencies=NAMED)
+changes = APIRouter(prefix="/v1/models/{m}", tags=["change"], responses={**REFUSED, **FAILED}, dependencies=NAMED)
 
 
 @reads.get("/versions", summary="The versions", responses=VERSIONS)

@@ -111,6 +111,37 @@ def test_skill_is_narrowed(http: httpx.Client) -> None:
     refusal(http.get(path("skill"), params={"window": "2d"}), 422, "invalid")
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "asked", "said"),
+    [
+        ("GET", "skill", "?windw=1d", "query.windw: is not known: did you mean window?"),
+        ("GET", "skill", "?window=1d&Version=2", "query.Version: is not known: did you mean version?"),
+        ("GET", "skill", "?limit=3&x=", "query.limit: is not known: known are version, window; query.x: is not known"),
+        ("GET", "status", "?count=3", "query.count: is not known: this path takes no parameters"),
+        ("GET", "verdicts/first", "?count=3", "query.count: is not known: this path takes no parameters"),
+        ("GET", "audit", "?Count=3&Count=4", "query.Count: is not known: did you mean count?"),
+        ("GET", "audit", "?m=weather", "query.m: is not known: known are count"),
+        ("POST", "pause", "?dry-run=1", "query.dry-run: is not known: this path takes no parameters"),
+    ],
+)
+def test_a_parameter_that_is_not_known_is_refused(
+    http: httpx.Client, method: str, name: str, asked: str, said: str
+) -> None:
+    """Where it would have been overlooked: the nearest name is told, and nothing is done."""
+    before = http.get(path("audit")).json()
+    found = refusal(http.request(method, path(name) + asked, json=BY if method == "POST" else None), 422, "invalid")
+    assert found.detail.startswith(said)
+    assert [f"{fault.where}: {fault.message}" for fault in found.faults] == found.detail.split("; ")
+    assert http.get(path("audit")).json() == before
+
+
+def test_many_unknown_parameters_are_answered_shortly(http: httpx.Client) -> None:
+    """A request may have thousands; without the token none is looked at."""
+    asked = "?" + "&".join(f"x{number}" for number in range(5_000))
+    assert len(refusal(http.get(path("skill") + asked), 422, "invalid").faults) == 10
+    assert http.get(path("skill") + asked, headers={"Authorization": "Bearer wrong"}).status_code == 401
+
+
 def test_verdicts_are_read(http: httpx.Client) -> None:
     """The newest, and one by its id, whole; one that is not there is not found."""
     wanted = json.loads(msgspec.json.encode(verdict("first", 2)))
