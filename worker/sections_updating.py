@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from models.times import DAY_MS, HOUR_MS, WEEK_MS
 from worker.durations import Duration
 from worker.sections import Length, PositiveLength, Section, read_list
 
-DAY_MS = 86_400_000
 PROCESSES = "processes"  # of this machine: where trainings run unless a cluster is named
 
 Item = TypeVar("Item")
@@ -96,7 +96,7 @@ class RetrainingSettings(Section):
         default=(1e-4, 5e-4, 2e-3), min_length=1, max_length=12, description="learning rates that updates try"
     )
     recents: Recents = Field(
-        default=(Duration(7 * DAY_MS), Duration(30 * DAY_MS), "all"),
+        default=(Duration(WEEK_MS), Duration(30 * DAY_MS), "all"),
         min_length=1,
         max_length=8,
         description='how much of the new data counts as recent, each tried: lengths, "all"',
@@ -121,7 +121,7 @@ class RetrainingSettings(Section):
         default="reports", description='folder that a page is written to at every verdict; "" writes none'
     )
     timeout: PositiveLength = Field(
-        default=Duration(2 * 3_600_000), description="time of the clock after which a retraining is given up"
+        default=Duration(2 * HOUR_MS), description="time of the clock after which a retraining is given up"
     )
 
 
