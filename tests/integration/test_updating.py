@@ -108,7 +108,7 @@ def test_people_sign_off_and_two_of_them_are_told_of_each_other(new_stack: NewSt
             trial = here.gate().trial
             return trial is not None and trial.state == "waits for approval"
 
-        here.until(won, 60, "the trial to be won")
+        here.until(won, 180, "the trial to be won")
         roles = stack.registry.aliases()
         assert (roles.incumbent, roles.candidate, roles.approved) == (1, 2, None)
         assert "a person has to sign it off: `killick approve 2`" in stack.output("verdicts")
@@ -174,7 +174,7 @@ def test_of_two_operators_one_is_done_and_a_break_is_undone_once(new_stack: NewS
 
 def test_of_several_retrainers_any_may_die(new_stack: NewStack) -> None:
     """Told to stop in training, killed in training, killed after the verdict: one verdict, one version, promoted."""
-    stack = new_stack(settings())
+    stack = new_stack(settings(judgement={"trial": "harm"}))
     here, flow = begun(stack)
     with flow.going_on():
         first = here.retrainer()
@@ -215,7 +215,8 @@ def test_redis_and_the_monitor_die_in_the_middle_of_a_promotion(
 ) -> None:
     """Killed at the verdict, in the trial and at the promotion, then all of it goes on: promoted once, nothing lost."""
     redis = new_redis({"appendfsync": "always"})
-    with Stack(kafka.bootstrap_servers, redis.url, tmp_path, settings=settings()) as stack:
+    changed = settings(judgement={"trial": "harm", "harm": "20d"})
+    with Stack(kafka.bootstrap_servers, redis.url, tmp_path, settings=changed) as stack:
         here, flow = begun(stack)
         here.retrainer()
         with flow.going_on():

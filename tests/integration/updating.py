@@ -55,7 +55,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "evaluation": 0.35,
         "reports": "",
     },
-    "judgement": {"harm": "2d", "deadline": "60d", "breaker_steps": 5},
+    "judgement": {"harm": "2d", "deadline": "180d", "breaker_steps": 5},
 }
 
 
