@@ -180,7 +180,10 @@ def gate_words(told: Backtested) -> list[str]:
     if failed:
         found.append(f"{len(failed)} of {counted(len(verdicts), 'verdict')} failed, the last one so: {failed[-1]}.")
     if len(failed) < len(verdicts):
-        found.append("What updates would bring that nobody judges, --gate off says.")
+        found.append(
+            "What updates would bring that nobody judges, --gate off says; what those would that need no proof, "
+            'judgement.trial = "harm" (docs/judgement.md).'
+        )
     return found
 
 
