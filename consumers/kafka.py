@@ -164,7 +164,11 @@ class Source:
         self._manual = manual
         self._consumer = opened(KafkaConsumer, options)
         if manual:
-            found = tuple(range(self.partition_count()))
+            try:
+                found = tuple(range(self.partition_count()))
+            except BaseException:  # a client that nobody has leaves its thread, too
+                self.close()
+                raise
             self._consumer.assign([self._tp(p) for p in found])
             self._hold(self._tp(p) for p in found)
             self._changes.append(Change("assigned", found))

@@ -9,8 +9,9 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from consumers.kafka import client_options, opened
-from models.errors import ServiceUnreachable
+from consumers.kafka import Source, client_options, opened
+from models.errors import NotReady, ServiceUnreachable
+from worker.embedded import embedded_services
 
 if TYPE_CHECKING:
     from consumers.codec import Record
@@ -54,3 +55,12 @@ def test_a_client_that_finds_no_broker_leaves_no_thread_behind(kind: Any) -> Non
     with pytest.raises(ServiceUnreachable, match="Kafka did not answer"):
         opened(kind, client_options("127.0.0.1:1") | {"bootstrap_timeout_ms": 300})
     assert set(threading.enumerate()) == before
+
+
+def test_a_source_whose_topic_is_not_there_leaves_no_thread_behind() -> None:
+    """Of a service that reads by hand and waits for its topic."""
+    before = set(threading.enumerate())
+    with embedded_services() as services:
+        with pytest.raises(NotReady, match="topic 'nowhere' is not there"):
+            Source(services.bootstrap_servers, "nowhere", "", manual=True)
+        assert set(threading.enumerate()) == before
