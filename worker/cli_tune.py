@@ -112,7 +112,7 @@ def tune(session: Session, /, file: str, as_json: bool, report: str | None, **op
     killick tune pm25.csv --time year,month,day,hour --vary training.rate --vary network.units=[32],[64],[64,64]
     """  # noqa: D301 - click wants the control character itself
     if report is not None:
-        check_file("--report", report, PAGE)
+        check_file("--report", report, PAGE, file)
     from rich.console import Console
 
     from worker.tune import Wanted

@@ -30,7 +30,8 @@ def check_file(option: str, path: str, suffixes: tuple[str, ...] = (), source: s
     if stat.S_ISDIR(mode):
         raise ConfigError(f"{said} is a folder", f"name a file in it: {option} {target / example}")
     if suffixes and target.suffix.lower() not in suffixes:
-        raise ConfigError(f"{said} does not end in {suffixes[0]}", f"name it so: {option} {target.stem}{suffixes[0]}")
+        cure = f"name it so: {option} {target.with_suffix(suffixes[0])}"
+        raise ConfigError(f"{said} does not end in {suffixes[0]}", cure)
     if mode and not stat.S_ISREG(mode):
         raise ConfigError(f"{said} is no plain file, and would be replaced by one", "name another file")
     _check_room(said, target.absolute().parent)

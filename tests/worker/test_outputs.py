@@ -22,6 +22,7 @@ WRONG = [
     ("there/a.html/b.html", "'{here}/there/a.html' is no folder"),
     ("there", "--report 'there' is a folder: name a file in it: --report there/out.html"),
     ("a.pdf", "--report 'a.pdf' does not end in .html: name it so: --report a.html"),
+    ("there/b", "--report 'there/b' does not end in .html: name it so: --report there/b.html"),
     ("pipe.html", "--report 'pipe.html' is no plain file, and would be replaced by one: name another file"),
     ("a" * 300 + ".html", "can't be written (File name too long): make it, or name another place"),
     ("/proc/a.html", "can't be written ('/proc' takes no files: "),
@@ -102,3 +103,7 @@ def test_the_history_is_never_written_over(here: Path) -> None:
     """However its name is written."""
     with pytest.raises(ConfigError, match=r"is the file of history: name another file"):
         check_file("--forecasts", "there/../there/a.html", source=str(here / "there" / "a.html"))
+    for command in COMMANDS[:2]:
+        errors = io.StringIO()
+        assert cli.run([command[0], "there/a.html", "--report", "./there/a.html"], errors) == ConfigError.exit_code
+        assert "--report './there/a.html' is the file of history: name another file" in errors.getvalue()
