@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,9 +26,19 @@ PREFIX = "killick-scratch-"
 
 @contextmanager
 def scratch(name: str) -> Iterator[Path]:
-    """A new folder, which goes with the context; those of processes that were killed go before."""
-    _sweep()
-    path, lock = _made(name)
+    """A new folder, which goes with the context; those of processes that were killed go before.
+
+    Raises:
+        ConfigError: there is no place for it.
+    """
+    try:
+        _sweep()
+        path, lock = _made(name)
+    except OSError as error:
+        raise ConfigError(
+            f"no folder can be made for what is needed on the way ({error.strerror})",
+            "set TMPDIR to a folder that takes files",
+        ) from error
     try:
         yield path
     finally:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from models.errors import ConfigError
 from tests.services.processes import alive, gone
 from worker.scratch import PREFIX, scratch
 
@@ -108,3 +109,12 @@ def test_many_at_once_take_nothing_from_each_other(root: Path) -> None:
     processes = [subprocess.Popen(words, cwd=ROOT) for _ in range(4)]
     assert [process.wait(60) for process in processes] == [0] * 4
     assert list(root.iterdir()) == []
+
+
+@pytest.mark.parametrize("nowhere", [None, "/proc", "/nowhere/at/all"])
+def test_where_no_folder_can_be_made_the_cure_is_named(monkeypatch: pytest.MonkeyPatch, nowhere: str | None) -> None:
+    """As in a container whose file system is read-only: that is no defect."""
+    monkeypatch.setattr(tempfile, "tempdir", nowhere)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc"])  # what None looks through
+    with pytest.raises(ConfigError, match=r"no folder can be made .*: set TMPDIR to a folder"), scratch("mine"):
+        pass
