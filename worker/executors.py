@@ -107,7 +107,7 @@ def knock(address: str) -> None:
     host, _, port = address.partition("://")[2].rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-    except (OSError, OverflowError) as error:  # a port may be too large
+    except OSError as error:
         raise _silent(address, error) from error
 
 

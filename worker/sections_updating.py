@@ -15,6 +15,7 @@ from models.times import DAY_MS, HOUR_MS, WEEK_MS
 from worker.durations import Duration
 from worker.sections import Length, PositiveLength, Section, read_list
 
+LAST_PORT = 65_535
 PROCESSES = "processes"  # of this machine: where trainings run unless a cluster is named
 
 Item = TypeVar("Item")
@@ -36,7 +37,8 @@ def check_executor(text: str) -> str:
     Raises:
         ValueError: it names neither.
     """
-    if text != PROCESSES and not re.fullmatch(r"(tcp|tls)://[^\s/]+:\d+", text):
+    named = re.fullmatch(r"(tcp|tls)://[^\s/]+:(\d{1,5})", text)
+    if text != PROCESSES and not (named and 0 < int(named[2]) <= LAST_PORT):
         raise ValueError(f'should be "{PROCESSES}", or tcp://host:port or tls://host:port of a Dask scheduler')
     return text
 

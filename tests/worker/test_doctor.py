@@ -258,7 +258,6 @@ def test_knocks_where_trainings_are_to_run(about: Callable[..., Finding], monkey
     assert (found.status, found.unreachable) == ("fail", True)
     assert found.message == f"the Dask cluster at {address} does not answer ([Errno 111] Connection refused)"
     assert found.cure == "is its scheduler running? retraining.executor"
-    assert about(of_retraining, RETRAINING__EXECUTOR="tcp://127.0.0.1:99999").unreachable
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as scheduler:
         assert about(of_retraining, RETRAINING__EXECUTOR=f"tls://[::1]:{scheduler.getsockname()[1]}").status == "ok"
     monkeypatch.setattr(executors, "find_spec", lambda _: None)

@@ -122,6 +122,7 @@ def test_environment_wins_over_file_wins_over_default(tmp_path: Path, monkeypatc
             '[retraining]\nexecutor = "dask"\n',
             "retraining.executor = 'dask': should be \"processes\", or tcp://host:port",
         ),
+        ('[retraining]\nexecutor = "tcp://here:65536"\n', "retraining.executor = 'tcp://here:65536': should be"),
         ('[retraining]\nhistory = "1d"\n', "retraining.history = 1d is below retraining.new_data = 30d"),
         ("[retraining]\nrates = []\n", "retraining.rates = []: the list should have at least 1 item"),
         ('[retraining]\nrecents = ["7d", "everything"]\n', "retraining.recents"),
