@@ -6,6 +6,7 @@ A partition that was just assigned stays paused until `Source.start` seeks it to
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import deque
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ def opened(kind: Callable[..., T], options: Mapping[str, Any]) -> T:
     except BaseException:
         for client in begun:
             client.close()
+        gc.collect()  # the sockets of those before it: they hang in circles, and who waits makes little other garbage
         raise
 
 

@@ -118,5 +118,10 @@ def of_updating(retraining: RetrainingSettings, judgement: JudgementSettings, ap
             f"judgement.harm = {judgement.harm} is above judgement.deadline = {judgement.deadline}: "
             "no trial for harm would come to an end"
         )
+    if judgement.gate == "offline" and judgement.trial != "by-trigger":
+        yield (
+            f'judgement.trial = "{judgement.trial}" is of no effect with judgement.gate = "offline": '
+            "there is no trial, leave one of them out"
+        )
     if api.token is not None and api.token_file:
         yield "api.token and api.token_file are both set: leave one out"

@@ -137,7 +137,7 @@ class JudgementSettings(Section):
     )
     trial: Literal["by-trigger", "superiority", "harm"] = Field(
         default="by-trigger",
-        description="what a live trial asks: is it better, or does it do harm? by-trigger: the latter after a drift",
+        description="what a live trial asks: is it better, or does it do harm (no proof)? by-trigger: harm after drift",
     )
     approval: Literal["automatic", "required"] = Field(
         default="automatic", description="whether a person signs off before a promotion: `killick approve V`"

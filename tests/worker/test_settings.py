@@ -117,6 +117,7 @@ def test_environment_wins_over_file_wins_over_default(tmp_path: Path, monkeypatc
         ('[monitor]\nlease = "1s"\n', "monitor.lease = 1s is below twice monitor.poll = 1s"),
         ("[retraining]\nvalidation = 0.3\nevaluation = 0.4\n", "validation + retraining.evaluation = 0.7 is above 0.6"),
         ("[judgement]\nalpha = 0.3\n", "judgement.alpha = 0.3 is above judgement.budget = 0.2"),
+        ('[judgement]\ngate = "offline"\ntrial = "harm"\n', 'judgement.trial = "harm" is of no effect'),
         ('[judgement]\nharm = "91d"\n', "judgement.harm = 91d is above judgement.deadline = 90d"),
         (
             '[retraining]\nexecutor = "dask"\n',
