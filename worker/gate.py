@@ -149,7 +149,8 @@ def _weigh(one: TrialState) -> None:
         one.decision = Decision("end", f"{names[0]} proved worse than {names[1]}: {_evidence(one)}")
     elif not one.won and one.wealth.steps >= one.trial.harm_steps and not _looks_worse(one):
         told = f"{names[0]} was not proved worse than {names[1]} for {one.wealth.steps:,} steps"
-        one.won = f"{told}: {_evidence(one)}"
+        luck = f", by no more than {CLEARLY:g} standard errors: that may be luck" if _better_by(one) < 0 else ""
+        one.won = f"{told}: {_evidence(one)}{luck}"
 
 
 def _looks_worse(one: TrialState) -> bool:

@@ -455,6 +455,11 @@ def test_a_calibration_with_long_blocks_is_judged_by_what_there_is(client: Clien
         world.registry.nominate(version, expected=None, actor="retrainer", reason="better", now_ms=NOW_MS)
         world.pass_steps(np.full(24, mean).tolist())
         assert (roles(world)[0] == 2) is promoted
+        if promoted:
+            (_, reason), *_ = world.audited("promote")
+            assert reason.endswith(
+                "higher by 0.19 a step (scaled), by no more than 2 standard errors: that may be luck"
+            )
 
 
 def test_a_trial_without_any_level_left_ends_at_once(client: Client) -> None:
