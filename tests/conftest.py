@@ -24,6 +24,7 @@ from tests.services.prometheus import PrometheusServer
 from tests.services.redis import RedisServer
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
@@ -86,6 +87,18 @@ def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("KILLICK_") and name != "KILLICK_REQUIRE_SERVICES":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_client_of_another_test(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What is caught of logs is the test's: a client of Kafka of an earlier one may still look for its broker."""
+
+    def ours(record: logging.LogRecord) -> bool:
+        return not record.name.startswith("kafka.")
+
+    caplog.handler.addFilter(ours)
+    yield
+    caplog.handler.removeFilter(ours)
 
 
 def require(missing: str) -> None:

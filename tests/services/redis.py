@@ -53,6 +53,8 @@ class RedisServer(Scoped):
             "save": '""',
             **(settings or {}),
         }
+        if "cluster-enabled" in lines:  # else it listens 10,000 above, where the system gives ports to connections
+            lines.setdefault("cluster-port", str(free_port()))
         config = self.directory / "server.conf"
         config.write_text("".join(f"{name} {value}\n" for name, value in lines.items()), encoding="utf-8")
         log = self.directory / "server.log"
