@@ -194,7 +194,6 @@ def lifetime(count: int, trials: int = 100) -> Rows:
 def _limits(deadline: int) -> JudgementLimits:
     return JudgementLimits(
         gate="both",
-        question="by-trigger",
         screen=SETTINGS.screen,
         alpha=SETTINGS.alpha,
         budget=SETTINGS.budget,

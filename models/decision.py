@@ -28,13 +28,13 @@ class JudgementLimits(NamedTuple):
     """What a candidate has to pass."""
 
     gate: Gate
-    question: Question
     screen: float  # level of the comparison, over all finalists together
     alpha: float  # level of a live trial
     budget: float  # of all live trials together
     harm_alpha: float
     harm_steps: int
     deadline_steps: int
+    question: Question = "by-trigger"
 
 
 def decide(compared: Sequence[Compared], incumbent_loss: float, steps: int, limits: JudgementLimits) -> Decided:

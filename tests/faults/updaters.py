@@ -41,14 +41,7 @@ LEASE_MS = 3_600_000  # it runs out when the world says so
 OLD, TRAINED = (1.0, 1.1, 1.2, 9.0), (0.2, 0.3, 0.5, 1.1, 9.0)
 CALIBRATION = Calibration(block_steps=2, scale=0.3, lag1=0.0, steps=500)
 JUDGED = JudgementLimits(
-    gate="both",
-    question="by-trigger",
-    screen=0.05,
-    alpha=0.02,
-    budget=0.2,
-    harm_alpha=0.02,
-    harm_steps=6,
-    deadline_steps=80,
+    gate="both", screen=0.05, alpha=0.02, budget=0.2, harm_alpha=0.02, harm_steps=6, deadline_steps=80
 )
 CELLS = 8
 

@@ -13,14 +13,7 @@ if TYPE_CHECKING:
     from models.decision import Gate, Question
 
 LIMITS = JudgementLimits(
-    gate="both",
-    question="by-trigger",
-    screen=0.05,
-    alpha=0.01,
-    budget=0.2,
-    harm_alpha=0.02,
-    harm_steps=24,
-    deadline_steps=720,
+    gate="both", screen=0.05, alpha=0.01, budget=0.2, harm_alpha=0.02, harm_steps=24, deadline_steps=720
 )
 CALIBRATION = Calibration(block_steps=24, scale=0.5, lag1=0.05, steps=300)
 

@@ -266,16 +266,20 @@ def test_the_advice_follows_from_the_errors(
     assert head.index(outcome_words(appraisal)) < head.index(plain_words(appraisal))
 
 
-def test_a_difference_that_the_seeds_do_not_share_is_no_advice() -> None:
-    """Where one seed gains nearly nothing the days alone, however clear, decide nothing: the page says luck."""
+def _two_seeds(*factors: float) -> Backtested:
+    """Never and on-drift, whose errors are multiplied by a factor a seed."""
     told = samples.only(["never", "on-drift"], seeds=2, baselines={})
-    factors = {1: 0.2, 2: 3.3}
     runs = tuple(
-        msgspec.structs.replace(one, scores=samples.times(one.scores, factors[one.seed]))
+        msgspec.structs.replace(one, scores=samples.times(one.scores, factors[one.seed - 1]))
         if one.policy == "on-drift" else one
         for one in told.runs
     )  # fmt: skip
-    appraisal = Appraisal(msgspec.structs.replace(told, runs=runs))
+    return msgspec.structs.replace(told, runs=runs)
+
+
+def test_a_difference_that_the_seeds_do_not_share_is_no_advice() -> None:
+    """Where one seed gains nearly nothing the days alone, however clear, decide nothing: the page says luck."""
+    appraisal = Appraisal(_two_seeds(0.2, 3.3))
     faced = appraisal.advised.against_frozen
     assert faced is not None
     assert (faced.better_seeds, faced.seeds, faced.clear) == (2, 2, False)
@@ -286,19 +290,12 @@ def test_a_difference_that_the_seeds_do_not_share_is_no_advice() -> None:
 
 def test_two_seeds_leave_open_what_the_days_say() -> None:
     """The policy with the least error is named, with what to run; one that a baseline beats is not."""
-    told = samples.only(["never", "on-drift"], seeds=2, baselines={})
-    factors = {1: 0.2, 2: 0.9}
-    runs = tuple(
-        msgspec.structs.replace(one, scores=samples.times(one.scores, factors[one.seed]))
-        if one.policy == "on-drift" else one
-        for one in told.runs
-    )  # fmt: skip
-    two = msgspec.structs.replace(told, runs=runs)
+    two = _two_seeds(0.2, 0.9)
     appraisal = Appraisal(two)
     assert outcome_words(appraisal) == "too few seeds to tell"
     assert "but 2 seeds can't tell that from luck: run it with --seeds 5." in plain_words(appraisal)
     assert "Updating does not pay either." not in more_words(appraisal)
-    beaten = msgspec.structs.replace(two, baselines={"rls": samples.times(runs[0].scores, 0.01)})
+    beaten = msgspec.structs.replace(two, baselines={"rls": samples.times(two.runs[0].scores, 0.01)})
     assert outcome_words(Appraisal(beaten)) != "too few seeds to tell"
 
 

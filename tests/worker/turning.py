@@ -38,14 +38,7 @@ TURN = BEGIN + 420
 END = BEGIN + 900
 NAMES = ("a", "b", "c")
 LIMITS = JudgementLimits(
-    gate="both",
-    question="by-trigger",
-    screen=0.05,
-    alpha=0.01,
-    budget=0.2,
-    harm_alpha=0.01,
-    harm_steps=24,
-    deadline_steps=700,
+    gate="both", screen=0.05, alpha=0.01, budget=0.2, harm_alpha=0.01, harm_steps=24, deadline_steps=700
 )
 GRID = Grid(
     strategies=("update-on-new", "new-on-new"),

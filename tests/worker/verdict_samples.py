@@ -27,14 +27,7 @@ LEVELS = {
 CREATED_MS = (BEGIN + 1_500) * HOUR_MS
 
 LIMITS = JudgementLimits(
-    gate="both",
-    question="by-trigger",
-    screen=0.05,
-    alpha=0.01,
-    budget=0.2,
-    harm_alpha=0.01,
-    harm_steps=24,
-    deadline_steps=720,
+    gate="both", screen=0.05, alpha=0.01, budget=0.2, harm_alpha=0.01, harm_steps=24, deadline_steps=720
 )
 
 Losses = dict[str, np.ndarray]
